@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test check lint campaign clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[solver,viz,bench,dev]'
+	touch $@
+
+setup: $(READY)  ## create .venv with everything that the other targets need
+
+demo: $(READY)  ## compile two models, print eager, stock and memsched side by side, draw memory over time
+	$(BIN)/python -m bench.demo
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+check: lint  ## ruff, mypy and the tests that compile nothing
+	$(BIN)/python -m pytest -m "not compile"
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+campaign: $(READY)  ## the full random campaigns of the solver (about an hour); results in tests/campaign/
+	$(BIN)/python -m tests.campaign
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,338 @@
+"""Graphs and plans as files: `memsched-graph/1` and `memsched-plan/1` (JSON, optionally gzip), and Inductor's own JSON.
+
+Reading never trusts: every fault is one line that names the file and the first offending field (`FormatError`).
+Writing goes to a temporary file that is renamed, so that a reader never sees half a file.
+
+    {"format": "memsched-graph/1", "name": "...", "ops": [{"name": "op0", "kind": "..."}],
+     "buffers": [{"name": "buf0", "size": 4, "producer": 0, "consumers": [1], "kept": false}],
+     "order_edges": [[0, 1]], "stock_peaks": {"incoming": 4}}
+
+Readers accept unknown keys.  The third format is what Inductor writes with `reorder_for_peak_memory_debug = True`
+(torch/_inductor/memory.py, `export_graph_for_simulator`), so that users can send the graph of a run that they made
+without memsched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from memsched.core.graph import Buffer, Graph, GraphError, Op
+from memsched.core.result import (
+    Certificate,
+    CutCertificate,
+    EndpointCertificate,
+    Schedule,
+    StatementCertificate,
+    TreeCertificate,
+)
+
+__all__ = [
+    "GRAPH_FORMAT",
+    "PLAN_FORMAT",
+    "FormatError",
+    "Plan",
+    "atomic_write",
+    "graph_from_json",
+    "graph_to_json",
+    "plan_to_json",
+    "read_graph",
+    "read_plan",
+    "write_graph",
+    "write_json",
+]
+
+GRAPH_FORMAT = "memsched-graph/1"
+PLAN_FORMAT = "memsched-plan/1"
+_MAX_FILE_BYTES = 1 << 30
+
+
+class FormatError(ValueError):
+    """A file that cannot be used: one line with the file, the field and the fault."""
+
+
+def read_graph(path: str | os.PathLike[str]) -> Graph:
+    """The graph in a `memsched-graph/1` file or in Inductor's debug JSON; raises FormatError."""
+    data = _read_json(path)
+    try:
+        if isinstance(data, dict) and "format" not in data and {"nodes", "buffers"} <= data.keys():
+            return graph_from_inductor_json(data, name=Path(path).name)
+        return graph_from_json(data)
+    except (FormatError, GraphError) as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def write_graph(path: str | os.PathLike[str], graph: Graph) -> None:
+    """Write `graph`; gzip when the name ends in .gz."""
+    write_json(path, graph_to_json(graph))
+
+
+def graph_from_json(data: object) -> Graph:
+    """The graph in a parsed `memsched-graph/1` object; raises FormatError or GraphError."""
+    fields = _Fields("graph", data)
+    fields.expect_format(GRAPH_FORMAT)
+    ops = tuple(Op(op.text("name"), op.text("kind", ""), op.integer("workspace", 0)) for op in fields.objects("ops"))
+    buffers = tuple(
+        Buffer(
+            name=buffer.text("name"),
+            size=buffer.integer("size"),
+            producer=buffer.optional_integer("producer"),
+            consumers=tuple(sorted(set(buffer.integers("consumers")))),
+            kept=buffer.boolean("kept", False),
+        )
+        for buffer in fields.objects("buffers")
+    )
+    return Graph(
+        name=fields.text("name", ""),
+        ops=ops,
+        buffers=buffers,
+        order_edges=fields.pairs("order_edges"),
+        torch=fields.text("torch", ""),
+        device=fields.text("device", ""),
+        stage=fields.text("stage", ""),
+        stock_peaks=fields.integer_map("stock_peaks"),
+    )
+
+
+def graph_to_json(graph: Graph) -> dict[str, Any]:
+    """`graph` as a `memsched-graph/1` object."""
+    ops = [
+        {"name": op.name, "kind": op.kind} | ({"workspace": op.workspace} if op.workspace else {}) for op in graph.ops
+    ]
+    return {
+        "format": GRAPH_FORMAT,
+        "name": graph.name,
+        "torch": graph.torch,
+        "device": graph.device,
+        "stage": graph.stage,
+        "ops": [{"name": op.name, "kind": op.kind} | more for op, more in zip(graph.ops, workspaces, strict=True)],
+        "order_edges": [list(edge) for edge in graph.order_edges],
+        "buffers": [asdict(buffer) for buffer in graph.buffers],
+        "stock_peaks": dict(graph.stock_peaks),
+    }
+
+
+def graph_from_inductor_json(data: object, name: str) -> Graph:
+    """The graph that Inductor dumps with `reorder_for_peak_memory_debug`; raises FormatError or GraphError.
+
+    Its nodes list the buffers that they write, its buffers the nodes that read them; a buffer is freed with
+    `size_free` bytes, and `size_alloc` differs only for the parents of multi-output kernels.
+    """
+    raise FormatError("format: Inductor's debug JSON is not supported yet")
+
+
+class Plan:
+    """A schedule that came out of a file, with what the file says about the graph that it is for."""
+
+    def __init__(self, fields: _Fields) -> None:
+        fields.expect_format(PLAN_FORMAT)
+        self.name = fields.text("name", "")
+        self.num_ops = fields.integer("ops")
+        self.graph_digest = fields.text("graph_digest", "")
+        self.peak = fields.integer("peak")
+        self.lower_bound = fields.integer("lower_bound")
+        self.status = fields.text("status")
+        self.method = fields.text("method")
+        self.order = fields.integers("order")
+        self.certificate = _certificate_from_json(fields)
+
+
+def read_plan(path: str | os.PathLike[str]) -> Plan:
+    """The plan in a `memsched-plan/1` file; raises FormatError."""
+    data = _read_json(path)
+    try:
+        return Plan(_Fields("plan", data))
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def plan_to_json(graph: Graph, schedule: Schedule) -> dict[str, Any]:
+    """`schedule` of `graph` as a `memsched-plan/1` object."""
+    certificate = None
+    if schedule.certificate is not None:
+        certificate = {"kind": _KINDS[type(schedule.certificate)], **asdict(schedule.certificate)}
+    return {
+        "format": PLAN_FORMAT,
+        "name": graph.name,
+        "graph_digest": graph.digest,
+        "ops": len(graph.ops),
+        "peak": schedule.peak,
+        "lower_bound": schedule.lower_bound,
+        "gap": schedule.gap if schedule.lower_bound else None,
+        "status": schedule.status.value,
+        "method": schedule.method,
+        "seconds": round(schedule.seconds, 6),
+        "order": list(schedule.order),
+        "certificate": certificate,
+        "note": schedule.note,
+    }
+
+
+_KINDS: dict[type, str] = {
+    EndpointCertificate: "endpoints",
+    CutCertificate: "cut",
+    TreeCertificate: "tree",
+    StatementCertificate: "statement",
+}
+
+
+def _certificate_from_json(plan: _Fields) -> Certificate | None:
+    if plan.data.get("certificate") is None:
+        return None
+    fields = _Fields("certificate", plan.data["certificate"])
+    bound = fields.integer("bound")
+    match fields.text("kind"):
+        case "endpoints":
+            return EndpointCertificate(bound)
+        case "cut":
+            return CutCertificate(
+                bound,
+                fields.integer("op"),
+                fields.integers("down_set"),
+                fields.triples("reader_flow"),
+                fields.triples("precedence_flow"),
+            )
+        case "tree":
+            return TreeCertificate(bound, fields.data.get("tree"), fields.pairs("freed_by"))
+        case "statement":
+            return StatementCertificate(bound, fields.text("method"), fields.text("statement", ""))
+        case kind:
+            raise FormatError(f"certificate.kind: {kind!r} is unknown")
+
+
+class _Fields:
+    """A JSON object whose fields are asked for by name and type; a fault names the path to the field."""
+
+    def __init__(self, where: str, data: object) -> None:
+        if not isinstance(data, dict):
+            raise FormatError(f"{where}: expected an object, found {_kind_of(data)}")
+        self.where = where
+        self.data: dict[str, Any] = data
+
+    def expect_format(self, expected: str) -> None:
+        found = self.data.get("format")
+        if found != expected:
+            raise FormatError(f"format: expected {expected!r}, found {str(found)[:40]!r}")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.data.get(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, "a string", value)
+        return value
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self.data.get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false", value)
+        return value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        return self._integer(key, self.data.get(key, default))
+
+    def optional_integer(self, key: str) -> int | None:
+        if key not in self.data:
+            raise self._wrong(key, "an integer or null", None, missing=True)
+        return None if self.data[key] is None else self.integer(key)
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        return tuple(self._integer(f"{key}[{at}]", value) for at, value in enumerate(self._list(key)))
+
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        rows = self._rows(key, 2)
+        return tuple((row[0], row[1]) for row in rows)
+
+    def triples(self, key: str) -> tuple[tuple[int, int, int], ...]:
+        rows = self._rows(key, 3)
+        return tuple((row[0], row[1], row[2]) for row in rows)
+
+    def integer_map(self, key: str) -> dict[str, int]:
+        value = self.data.get(key, {})
+        if not isinstance(value, dict):
+            raise self._wrong(key, "an object", value)
+        return {name: self._integer(f"{key}.{name}", number) for name, number in value.items()}
+
+    def objects(self, key: str) -> Iterator[_Fields]:
+        for at, value in enumerate(self._list(key, required=True)):
+            yield _Fields(f"{key}[{at}]", value)
+
+    def _rows(self, key: str, width: int) -> list[list[int]]:
+        rows = []
+        for at, row in enumerate(self._list(key)):
+            if not isinstance(row, list) or len(row) != width:
+                raise self._wrong(f"{key}[{at}]", f"{width} integers", row)
+            rows.append([self._integer(f"{key}[{at}]", value) for value in row])
+        return rows
+
+    def _list(self, key: str, required: bool = False) -> list[Any]:
+        value = self.data.get(key, None if required else [])
+        if not isinstance(value, list):
+            raise self._wrong(key, "a list", value)
+        return value
+
+    def _integer(self, key: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong(key, "an integer", value)
+        return value
+
+    def _wrong(self, key: str, expected: str, value: object, missing: bool = False) -> FormatError:
+        path = key if self.where in ("graph", "plan") else f"{self.where}.{key}"
+        found = "nothing" if missing or value is None else _kind_of(value)
+        return FormatError(f"{path}: expected {expected}, found {found}")
+
+
+def _kind_of(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _read_json(path: str | os.PathLike[str]) -> object:
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else open(path, "rb") as stream:
+            raw = stream.read(_MAX_FILE_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(f"{path}: damaged gzip file ({error})") from None
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror or error}") from None
+    if len(raw) > _MAX_FILE_BYTES:
+        raise FormatError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+        raise FormatError(f"{path}: not JSON ({reason.splitlines()[0]})") from None
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
+
+
+def write_json(path: str | os.PathLike[str], data: object) -> None:
+    """Write `data` as JSON, gzip when the name ends in .gz, whole or not at all."""
+    text = json.dumps(data, separators=(",", ":")).encode()
+    # mtime=0: the same content gives the same bytes on every run
+    atomic_write(path, gzip.compress(text, mtime=0) if str(path).endswith(".gz") else text + b"\n")
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to a temporary file beside `path` and rename it: a reader sees the old file or the new one."""
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
