@@ -104,9 +104,7 @@ def graph_from_json(data: object) -> Graph:
 
 def graph_to_json(graph: Graph) -> dict[str, Any]:
     """`graph` as a `memsched-graph/1` object."""
-    ops = [
-        {"name": op.name, "kind": op.kind} | ({"workspace": op.workspace} if op.workspace else {}) for op in graph.ops
-    ]
+    workspaces = [{"workspace": op.workspace} if op.workspace else {} for op in graph.ops]
     return {
         "format": GRAPH_FORMAT,
         "name": graph.name,
