@@ -45,6 +45,7 @@ class Options:
     seed: of the moves of local search.
     use_ilp: whether an ILP or CP-SAT may be asked about what search leaves open.
     method: "auto", or one of the names of `memsched.search.solver.METHODS`.
+    strict: whether a stage that fails raises instead of leaving a note.
     """
 
     time_limit_s: float = 5.0
@@ -52,6 +53,7 @@ class Options:
     seed: int = 0
     use_ilp: bool = True
     method: str = "auto"
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
