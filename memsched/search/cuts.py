@@ -1,0 +1,191 @@
+"""The least live bytes with which an op can possibly run: one minimum cut per op.
+
+When op v starts, the ops that have run form a down-set S that holds all ancestors of v and neither v nor a descendant.
+Which one it is depends on the order.  The fewest live bytes over all such S is what no order undercuts:
+
+            ┌──X 5──> b ──Y 1──┐         At c: a must have run, d must not, b is free.  Without b: X, 5 bytes live.
+        a ──┤                  v         With b: X (c still reads it) and Y, 6.  So c cannot run below 5 + 2 = 7.
+            └──X 5──> c ──Z 2──> d
+
+Live bytes as a function of S are modular except for buffers with several readers, which the last reader frees.  That
+makes it a closure problem (Picard 1976, see `memsched.search.closure`): freeing a buffer earns its size and requires
+all its readers; running an op costs the bytes that it leaves and requires its predecessors.  Ops that are comparable to
+v are settled, so the network holds only the incomparable ones that matter.  The maximum flow is the certificate.
+
+    source ──size──> buffer ──> its free readers ──> their free predecessors ──> ...      every op ──net bytes──> sink
+
+The down-set is also a move: `reroute` makes an order pass through it, which brings v's step down to its least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memsched.core.graph import Graph
+from memsched.core.result import CutCertificate
+from memsched.search.closure import Flow, maximum_flow
+
+__all__ = ["Cut", "CutSolver", "reroute"]
+
+_FREE, _BEFORE, _AFTER = 0, 1, 2
+_SOURCE, _SINK = 0, 1
+
+
+def reroute(order: Sequence[int], done: Sequence[int]) -> list[int]:
+    """The order that first runs a down-set and then the rest, each as `order` does; `done[op]` tells who is in it."""
+    return [op for op in order if done[op]] + [op for op in order if not done[op]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The least down-set with which `op` can start.
+
+    done: for each op whether it is in the down-set, one byte each.
+    level: live bytes after the down-set has run.
+    bound: `level` plus the outputs and the workspace of `op`; no order runs `op` below it.
+    """
+
+    op: int
+    bound: int
+    level: int
+    done: bytearray
+    network: _Network
+    flow: Flow
+
+    def certificate(self) -> CutCertificate:
+        """The cut in the form that `memsched.core.check.check_cut` follows; arcs without flow are left out."""
+        return CutCertificate(
+            self.bound,
+            self.op,
+            tuple(op for op, has_run in enumerate(self.done) if has_run),
+            self._flows(self.network.reader_arcs),
+            self._flows(self.network.precedence_arcs),
+        )
+
+    def _flows(self, arcs: Sequence[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
+        flows = self.flow.arc_flows
+        return tuple((tail, head, flows[arc]) for tail, head, arc in arcs if flows[arc])
+
+
+class CutSolver:
+    """Minimum cuts of one graph.  `work` is the number of ops, buffers and arcs that the last call looked at."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.work = 0
+        self.hump = [graph.output_bytes[op] + graph.ops[op].workspace for op in range(len(graph))]
+        self.net = [
+            sum(graph.buffers[index].size for index in outputs if _outlives_its_producer(graph, index))
+            for outputs in graph.outputs_of
+        ]
+        self.freeable = [
+            (index, buffer.size, buffer.consumers)
+            for index, buffer in enumerate(graph.buffers)
+            if buffer.consumers and buffer.size and not buffer.kept
+        ]
+
+    def cut_at(self, op: int, floor: int = -1) -> Cut | None:
+        """The minimum cut at `op`; None when running `op` as early as possible already shows a bound of <= `floor`."""
+        state = self._sides(op)
+        level = self.graph.start_bytes + sum(net for net, side in zip(self.net, state, strict=True) if side == _BEFORE)
+        choices: list[tuple[int, int, list[int]]] = []
+        for index, size, consumers in self.freeable:
+            free_readers: list[int] = []
+            for consumer in consumers:
+                side = state[consumer]
+                if side == _AFTER:
+                    break
+                if side == _FREE:
+                    free_readers.append(consumer)
+            else:
+                if free_readers:
+                    choices.append((index, size, free_readers))
+                else:
+                    level -= size
+        self.work = len(state) + len(self.freeable)
+        if level + self.hump[op] <= floor:
+            return None
+        return self._least_down_set(op, level, state, choices)
+
+    def _sides(self, op: int) -> bytearray:
+        """For each op whether it has run when `op` starts, has not (as `op` itself), or is free."""
+        state = bytearray(len(self.graph))
+        for side, neighbours in ((_BEFORE, self.graph.predecessors), (_AFTER, self.graph.successors)):
+            stack = [op]
+            while stack:
+                for other in neighbours[stack.pop()]:
+                    if not state[other]:
+                        state[other] = side
+                        stack.append(other)
+        state[op] = _AFTER
+        return state
+
+    def _least_down_set(
+        self, op: int, level: int, state: bytearray, choices: Sequence[tuple[int, int, list[int]]]
+    ) -> Cut:
+        """The cut, given the bytes live after only the ancestors of `op`, and the buffers that may be freed besides."""
+        network = _Network(self.graph.predecessors, self.net, state, choices)
+        self.work += len(network.arcs)
+        flow = maximum_flow(network.num_nodes, network.arcs, _SOURCE, _SINK)
+        level += flow.value - sum(size for _, size, _ in choices)
+        done = bytearray(side == _BEFORE for side in state)
+        for node in flow.source_side:
+            if node in network.op_of:
+                done[network.op_of[node]] = 1
+        return Cut(op, level + self.hump[op], level, done, network, flow)
+
+
+class _Network:
+    """The arcs of the drawing above.  A buffer with one free reader needs no node of its own.
+
+    `reader_arcs` (buffer, op, arc) and `precedence_arcs` (op, predecessor, arc) are what a certificate lists.
+    """
+
+    def __init__(
+        self,
+        predecessors: Sequence[Sequence[int]],
+        net: Sequence[int],
+        state: bytearray,
+        choices: Sequence[tuple[int, int, list[int]]],
+    ) -> None:
+        self.arcs: list[tuple[int, int, int]] = []
+        self.reader_arcs: list[tuple[int, int, int]] = []
+        self.precedence_arcs: list[tuple[int, int, int]] = []
+        self.op_of: dict[int, int] = {}
+        self.num_nodes = 2
+        self._node_of: dict[int, int] = {}
+        self._unbounded = sum(size for _, size, _ in choices) + 1
+        for index, size, readers in choices:
+            self._add_buffer(index, size, readers)
+        ops = list(self._node_of)
+        for op in ops:
+            self.arcs.append((self._node_of[op], _SINK, net[op]))
+            for before in predecessors[op]:
+                if state[before] == _FREE:
+                    if before not in self._node_of:
+                        ops.append(before)
+                    self.precedence_arcs.append((op, before, len(self.arcs)))
+                    self.arcs.append((self._node_of[op], self._node(before), self._unbounded))
+
+    def _add_buffer(self, index: int, size: int, readers: list[int]) -> None:
+        tail, capacity = _SOURCE, size
+        if len(readers) > 1:
+            tail, capacity = self.num_nodes, self._unbounded
+            self.num_nodes += 1
+            self.arcs.append((_SOURCE, tail, size))
+        for reader in readers:
+            self.reader_arcs.append((index, reader, len(self.arcs)))
+            self.arcs.append((tail, self._node(reader), capacity))
+
+    def _node(self, op: int) -> int:
+        node = self._node_of.get(op)
+        if node is None:
+            node = self._node_of[op] = self.num_nodes
+            self.op_of[node] = op
+            self.num_nodes += 1
+        return node
+
+
+def _outlives_its_producer(graph: Graph, index: int) -> bool:
+    return graph.buffers[index].kept or bool(graph.buffers[index].consumers)
