@@ -27,6 +27,7 @@ from memsched.core.graph import Graph, GraphError
 from memsched.core.graphio import FormatError, Plan, plan_to_json, read_graph, read_plan, write_json
 from memsched.core.peak import live_buffers, memory_profile, peak_bytes
 from memsched.core.result import Certificate, CutCertificate, EndpointCertificate, Options, Schedule, Status
+from memsched.search.heuristics import stock_orders
 from memsched.search.solver import METHODS, SolverError, solve
 
 __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "Command", "main"]
@@ -132,8 +133,8 @@ def _print_schedule(graph: Graph, schedule: Schedule) -> None:
 
 
 def _stock_peaks(graph: Graph) -> dict[str, int]:
-    """Peaks of Inductor's own candidates, under our model; bytes."""
-    return {"incoming": peak_bytes(graph, graph.topological_order)}
+    """Peaks of Inductor's four candidates under our model; bytes."""
+    return {name: peak_bytes(graph, order) for name, order in stock_orders(graph).items()}
 
 
 def _why(graph: Graph, certificate: Certificate | None) -> str:

@@ -9,8 +9,8 @@ only run in the *window* of the steps a .. n-1-d ("as soon as possible" and "as 
 
 Solvers compute with rounding errors (HiGHS, CBC) or in 64-bit integers (CP-SAT), so sizes are divided by their
 greatest common divisor first.  When the sum is still above what a solver adds exactly, sizes are rounded *down* to
-multiples of a larger unit: the model then underestimates every order, so that its bound, times the unit, still holds for the graph,
-while the order that it finds is judged by `memsched.core.peak` like every other.
+multiples of a larger unit: the model then underestimates every order, so that its bound, times the unit, still holds
+for the graph, while the order that it finds is judged by `memsched.core.peak` like every other.
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@
                        │            │             │                 │            │
                        └────────────┴──── one State: the best order, the best bound ────┘
 
-A *stage* reads the state, and may *offer* an order or *prove* a bound.  The state believes neither: an offered order
-is checked and its peak is recomputed by `memsched.core.peak`; a bound above the peak of a valid order is an error of
-the stage, and is refused.  The stages run in the order of an explicit tuple, and the rest is skipped as soon as peak
-and bound meet.  So, whatever a stage does, the answer
+A *stage* (`memsched.search.stages`) reads the state, and may *offer* an order or *prove* a bound; the state
+(`memsched.search.state`) checks both.  The stages run in the order of an explicit tuple, and the rest is skipped as
+soon as peak and bound meet.  So, whatever a stage does, the answer
 
     is a valid order,
     is never above the best of the incoming order, Inductor's other three and `start_orders`,
@@ -22,13 +21,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from memsched.core.check import CheckError, check_order
 from memsched.core.graph import Graph
-from memsched.core.peak import peak_bytes
-from memsched.core.result import Certificate, EndpointCertificate, Options, Schedule, status_of
-from memsched.search.budget import Budget
+from memsched.core.result import Options, Schedule, status_of
+from memsched.search import stages
+from memsched.search.state import State
 
 __all__ = ["METHODS", "SolverError", "solve"]
 
@@ -37,48 +35,40 @@ class SolverError(ValueError):
     """What was asked cannot be done: an unknown method, or (with `Options.strict`) a stage that failed."""
 
 
-@dataclass(slots=True)
-class State:
-    """The best order and the best bound so far, and who found them."""
-
-    graph: Graph
-    options: Options
-    budget: Budget
-    order: tuple[int, ...]
-    peak: int
-    method: str = "incoming"
-    lower_bound: int = 0
-    certificate: Certificate | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def closed(self) -> bool:
-        """Whether peak and bound meet: nothing is left to do."""
-        return self.peak == self.lower_bound
-
-    def offer(self, order: Sequence[int], method: str) -> None:
-        """Take `order` if it is valid and strictly better; raises CheckError when it is not an order."""
-        check_order(self.graph, order)
-        peak = peak_bytes(self.graph, order)
-        if peak < self.lower_bound:
-            raise CheckError(f"order of {method} peaks at {peak} bytes, below the bound {self.lower_bound}")
-        if peak < self.peak:
-            self.order, self.peak, self.method = tuple(order), peak, method
-
-    def prove(self, bound: int, certificate: Certificate) -> None:
-        """Take `bound` if it is strictly better; raises CheckError when a valid order contradicts it."""
-        if bound > self.peak:
-            raise CheckError(f"a bound of {bound} bytes, above the peak {self.peak} of a valid order")
-        if bound > self.lower_bound:
-            self.lower_bound, self.certificate = bound, certificate
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step of the policy: a name for the notes, and what it does to the state."""
 
     name: str
     run: Callable[[State], None]
+
+
+_STOCK = Stage("stock", stages.stock)
+_CUT = Stage("cut", stages.cut)
+_TREE = Stage("sp", stages.series_parallel)
+_CPSAT = Stage("cpsat", stages.cpsat)
+
+_STAGES_OF: dict[str, tuple[Stage, ...]] = {
+    "auto": (
+        _STOCK,
+        _CUT,
+        _TREE,
+        Stage("valley", stages.first_valley),
+        _CPSAT,
+    ),
+    "stock": (_STOCK,),
+    "cut": (_STOCK, _CUT),
+    "sp": (_STOCK, _CUT, _TREE),
+    "valley": (_STOCK, _CUT, Stage("valley", stages.valley)),
+    "cpsat": (_STOCK, _CUT, _CPSAT),
+    "ilp": (_STOCK, _CUT, Stage("ilp", stages.ilp)),
+    "cbc": (_STOCK, _CUT, Stage("cbc", stages.cbc)),
+    "model-ilp": (Stage("model-ilp", stages.model_ilp),),
+    "xla": (Stage("xla", stages.xla),),
+}
+
+METHODS: tuple[str, ...] = tuple(_STAGES_OF)
+"""What `Options.method` may be."""
 
 
 def solve(graph: Graph, options: Options | None = None, start_orders: Sequence[Sequence[int]] = ()) -> Schedule:
@@ -91,7 +81,9 @@ def solve(graph: Graph, options: Options | None = None, start_orders: Sequence[S
     if options.method not in METHODS:
         raise SolverError(f"method {options.method!r} is unknown; there are {', '.join(METHODS)}")
     started = time.perf_counter()
-    state = _start(graph, options, start_orders)
+    state = State.start(graph, options)
+    for order in start_orders:
+        state.offer(order, "given")
     for stage in _STAGES_OF[options.method]:
         if state.closed:
             break
@@ -100,24 +92,12 @@ def solve(graph: Graph, options: Options | None = None, start_orders: Sequence[S
         order=state.order,
         peak=state.peak,
         lower_bound=state.lower_bound,
-        status=status_of(state.peak, state.lower_bound if state.certificate else None),
+        status=status_of(state.peak, state.lower_bound if state.certificate or state.closed else None),
         method=state.method,
         seconds=time.perf_counter() - started,
         certificate=state.certificate,
         note="; ".join(state.notes),
     )
-
-
-def _start(graph: Graph, options: Options, start_orders: Sequence[Sequence[int]]) -> State:
-    """The incoming order and those of the caller, and the bound that costs nothing."""
-    incoming = graph.topological_order
-    budget = Budget.for_seconds(options.time_limit_s, options.work_limit)
-    state = State(graph, options, budget, incoming, peak_bytes(graph, incoming))
-    for order in start_orders:
-        state.offer(order, "given")
-    state.certificate = EndpointCertificate(max(graph.start_bytes, graph.end_bytes))
-    state.lower_bound = state.certificate.bound
-    return state
 
 
 def _run(stage: Stage, state: State) -> None:
@@ -129,12 +109,3 @@ def _run(stage: Stage, state: State) -> None:
             raise SolverError(f"{stage.name}: {error}") from error
         reason = str(error).splitlines()[0] if str(error) else ""
         state.notes.append(f"{stage.name}: {type(error).__name__} {reason}".rstrip())
-
-
-_STAGES_OF: dict[str, tuple[Stage, ...]] = {
-    "auto": (),
-    "incoming": (),
-}
-
-METHODS: tuple[str, ...] = tuple(_STAGES_OF)
-"""What `Options.method` may be."""

@@ -1,0 +1,127 @@
+"""The stages of a solve: each asks one module, with a share of the budget, and offers what it answers to the state.
+
+A stage may raise: the policy (`memsched.search.solver`) turns that into a note.  Modules are imported when their stage
+runs, so that a missing solver is a failure of its stage only.
+"""
+
+from __future__ import annotations
+
+from memsched.core.result import StatementCertificate
+from memsched.search.budget import UNITS_PER_SECOND
+from memsched.search.state import State
+
+__all__ = ["cpsat", "cut", "ilp", "model_ilp", "series_parallel", "stock", "valley", "xla"]
+
+_CUT_SHARE = 0.3
+_TREE_SHARE = 0.2
+_FIRST_VALLEY_SHARE = 0.1
+_WIDEST_SEARCH = 20_000
+"""Ops up to which the methods run whose masks take ops^2 bits."""
+_MODEL_SECONDS_PER_UNIT = 1 / UNITS_PER_SECOND
+
+
+def stock(state: State) -> None:
+    """Inductor's four candidates: what the answer must never be above."""
+    from memsched.search.heuristics import stock_orders
+
+    for name, order in stock_orders(state.graph).items():
+        state.offer(order, name)
+
+
+def xla(state: State) -> None:
+    """XLA's three candidates (list, depth-first, post-order), for comparison."""
+    from memsched.search.heuristics_xla import xla_orders
+
+    for name, order in xla_orders(state.graph).items():
+        state.offer(order, f"xla {name}")
+
+
+def cut(state: State) -> None:
+    """The minimum-cut bound, up to the peak of the best order."""
+    from memsched.search.bounds import cut_bound
+
+    share = state.budget.part(_CUT_SHARE)
+    bound, certificate = cut_bound(state.graph, state.peak, share, state.order)
+    state.budget.give_back(share)
+    state.prove(bound, certificate)
+
+
+def series_parallel(state: State) -> None:
+    """The polynomial algorithm, when the precedences are series-parallel."""
+    from memsched.series_parallel.shared import solve_series_parallel
+
+    share = state.budget.part(_TREE_SHARE)
+    schedule = solve_series_parallel(state.graph, share)
+    state.budget.give_back(share)
+    if schedule is None:
+        return
+    state.offer(schedule.order, schedule.method)
+    if schedule.certificate is not None:
+        state.prove(schedule.lower_bound, schedule.certificate)
+
+
+def first_valley(state: State) -> None:
+    """Exact search with a small share of the budget: enough for most graphs."""
+    share = state.budget.part(_FIRST_VALLEY_SHARE)
+    _search(state, share)
+    state.budget.give_back(share)
+
+
+def valley(state: State) -> None:
+    """Exact search with all that is left."""
+    _search(state, state.budget)
+
+
+def _search(state: State, budget: object) -> None:
+    from memsched.search.budget import Budget
+    from memsched.search.valley import exact_search
+
+    assert isinstance(budget, Budget)
+    if len(state.graph.ops) > _WIDEST_SEARCH:
+        return
+    found = exact_search(
+        state.graph,
+        lower_bound=state.lower_bound,
+        upper_bound=state.peak,
+        budget=budget,
+        incumbent=state.order,
+    )
+    if found.order is not None:
+        state.offer(found.order, "valley")
+    statement = f"every order that peaks lower was excluded by exact search over {found.states} down-sets"
+    state.prove(found.lower_bound, StatementCertificate(found.lower_bound, "valley", statement))
+
+
+def cpsat(state: State) -> None:
+    """OR-Tools CP-SAT on the whole graph."""
+    _model(state, "cpsat")
+
+
+def ilp(state: State) -> None:
+    """The ILP with HiGHS on the whole graph."""
+    _model(state, "ilp")
+
+
+def cbc(state: State) -> None:
+    """The ILP with CBC on the whole graph."""
+    _model(state, "cbc")
+
+
+def model_ilp(state: State) -> None:
+    """MODeL's ILP with HiGHS, without our floor and warm start."""
+    _model(state, "model-ilp")
+
+
+def _model(state: State, solver: str) -> None:
+    from memsched.search.child import solve_in_child
+    from memsched.search.model import ModelLimits
+
+    seconds = max(0.0, state.budget.units * _MODEL_SECONDS_PER_UNIT)
+    limits = ModelLimits(seconds=seconds, seed=state.options.seed)
+    answer = solve_in_child(solver, state.graph, state.order, state.lower_bound, limits)
+    if not answer.repeatable:
+        state.notes.append(f"{solver}: stopped by the clock")
+    if answer.order is not None:
+        state.offer(answer.order, solver)
+    statement = "proved by branch and bound" if answer.finished else "bound of an unfinished branch and bound"
+    state.prove(answer.lower_bound, StatementCertificate(answer.lower_bound, solver, statement))
