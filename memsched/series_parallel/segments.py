@@ -36,12 +36,22 @@ Scheduling series-parallel task graphs to minimize peak memory, Theoretical Comp
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from memsched.series_parallel.tree import Series, Tree, post_order
 
-__all__ = ["Block", "Rope", "Segment", "SegmentAlgebra", "flatten", "fuse", "johnson_key", "segments_of"]
+__all__ = [
+    "Block",
+    "Rope",
+    "Segment",
+    "SegmentAlgebra",
+    "flatten",
+    "fuse",
+    "johnson_key",
+    "segments_of",
+    "segments_of_nodes",
+]
 
 Rope = int | tuple["Rope", "Rope"]
 """A sequence of ops that is joined in constant time: one op, or two ropes one after the other."""
@@ -211,14 +221,30 @@ class SegmentAlgebra:
 
 
 def segments_of(tree: Tree, humps: Sequence[int], drops: Sequence[int]) -> list[Segment]:
-    """The segments of the whole tree in an order of least peak; `humps` and `drops` by op, in bytes."""
+    """The segments of the whole tree in an order of least peak; `humps` and `drops` by op, in bytes.  O(n log^2 n)."""
     algebra = SegmentAlgebra()
     blocks: list[Block] = []
     for node in post_order(tree):
-        if isinstance(node, int):
-            blocks.append(algebra.leaf(node, humps[node], drops[node]))
-            continue
-        parts = blocks[-len(node.children) :]
-        del blocks[-len(node.children) :]
-        blocks.append(algebra.series(parts) if isinstance(node, Series) else algebra.parallel(parts))
+        _compose(algebra, blocks, node, humps, drops)
     return algebra.segments(blocks[0])
+
+
+def segments_of_nodes(tree: Tree, humps: Sequence[int], drops: Sequence[int]) -> Iterator[tuple[Tree, list[Segment]]]:
+    """Every node of the tree, in post-order, with the segments of its block: for printing, as it copies each list."""
+    algebra = SegmentAlgebra()
+    blocks: list[Block] = []
+    for node in post_order(tree):
+        _compose(algebra, blocks, node, humps, drops)
+        yield node, algebra.segments(blocks[-1])
+
+
+def _compose(
+    algebra: SegmentAlgebra, blocks: list[Block], node: Tree, humps: Sequence[int], drops: Sequence[int]
+) -> None:
+    """Replace the blocks of the node's children, the last on the stack, by the block of the node."""
+    if isinstance(node, int):
+        blocks.append(algebra.leaf(node, humps[node], drops[node]))
+        return
+    parts = blocks[-len(node.children) :]
+    del blocks[-len(node.children) :]
+    blocks.append(algebra.series(parts) if isinstance(node, Series) else algebra.parallel(parts))

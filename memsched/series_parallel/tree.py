@@ -34,7 +34,7 @@ __all__ = [
     "leaves",
     "parallel",
     "post_order",
-    "render",
+    "render_lines",
     "series",
     "to_json",
     "tree_depth",
@@ -197,8 +197,8 @@ def _postfix_of_nested(data: object) -> list[object]:
     return reverse
 
 
-def render(tree: Tree, label: Callable[[int], str] = str, max_lines: int = 2000) -> str:
-    """The tree as indented text, one node a line; `label` turns a leaf into words.  Says so when it is cut short."""
+def render_lines(tree: Tree, label: Callable[[int], str] = str, max_lines: int = 1500) -> list[str]:
+    """The tree as indented lines, one node each; `label` turns a leaf into words.  The last line says if it was cut."""
     lines: list[str] = []
     stack: list[tuple[Tree, str, str]] = [(tree, "", "")]
     while stack:
@@ -210,8 +210,7 @@ def render(tree: Tree, label: Callable[[int], str] = str, max_lines: int = 2000)
             lines.append(first + label(node))
             continue
         lines.append(first + type(node).__name__)
-        last = node.children[-1]
-        for child in reversed(node.children):
-            ends = child is last
+        for at, child in reversed(list(enumerate(node.children, start=1))):
+            ends = at == len(node.children)
             stack.append((child, rest + ("└─ " if ends else "├─ "), rest + ("   " if ends else "│  ")))
-    return "\n".join(lines)
+    return lines
