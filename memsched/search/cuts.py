@@ -26,9 +26,9 @@ from memsched.core.graph import Graph
 from memsched.core.result import CutCertificate
 from memsched.search.closure import Flow, maximum_flow
 
-__all__ = ["Cut", "CutSolver", "reroute"]
+__all__ = ["AFTER", "BEFORE", "FREE", "Cut", "CutNetwork", "CutSolver", "reroute"]
 
-_FREE, _BEFORE, _AFTER = 0, 1, 2
+FREE, BEFORE, AFTER = 0, 1, 2
 _SOURCE, _SINK = 0, 1
 
 
@@ -50,7 +50,7 @@ class Cut:
     bound: int
     level: int
     done: bytearray
-    network: _Network
+    network: CutNetwork
     flow: Flow
 
     def certificate(self) -> CutCertificate:
@@ -88,15 +88,15 @@ class CutSolver:
     def cut_at(self, op: int, floor: int = -1) -> Cut | None:
         """The minimum cut at `op`; None when running `op` as early as possible already shows a bound of <= `floor`."""
         state = self._sides(op)
-        level = self.graph.start_bytes + sum(net for net, side in zip(self.net, state, strict=True) if side == _BEFORE)
+        level = self.graph.start_bytes + sum(net for net, side in zip(self.net, state, strict=True) if side == BEFORE)
         choices: list[tuple[int, int, list[int]]] = []
         for index, size, consumers in self.freeable:
             free_readers: list[int] = []
             for consumer in consumers:
                 side = state[consumer]
-                if side == _AFTER:
+                if side == AFTER:
                     break
-                if side == _FREE:
+                if side == FREE:
                     free_readers.append(consumer)
             else:
                 if free_readers:
@@ -111,34 +111,35 @@ class CutSolver:
     def _sides(self, op: int) -> bytearray:
         """For each op whether it has run when `op` starts, has not (as `op` itself), or is free."""
         state = bytearray(len(self.graph))
-        for side, neighbours in ((_BEFORE, self.graph.predecessors), (_AFTER, self.graph.successors)):
+        for side, neighbours in ((BEFORE, self.graph.predecessors), (AFTER, self.graph.successors)):
             stack = [op]
             while stack:
                 for other in neighbours[stack.pop()]:
                     if not state[other]:
                         state[other] = side
                         stack.append(other)
-        state[op] = _AFTER
+        state[op] = AFTER
         return state
 
     def _least_down_set(
         self, op: int, level: int, state: bytearray, choices: Sequence[tuple[int, int, list[int]]]
     ) -> Cut:
         """The cut, given the bytes live after only the ancestors of `op`, and the buffers that may be freed besides."""
-        network = _Network(self.graph.predecessors, self.net, state, choices)
+        network = CutNetwork(self.graph.predecessors, self.net, state, choices)
         self.work += len(network.arcs)
-        flow = maximum_flow(network.num_nodes, network.arcs, _SOURCE, _SINK)
+        flow = network.maximum_flow()
         level += flow.value - sum(size for _, size, _ in choices)
-        done = bytearray(side == _BEFORE for side in state)
-        for node in flow.source_side:
-            if node in network.op_of:
-                done[network.op_of[node]] = 1
+        done = bytearray(side == BEFORE for side in state)
+        for other in network.ops_of(flow.source_side):
+            done[other] = 1
         return Cut(op, level + self.hump[op], level, done, network, flow)
 
 
-class _Network:
+class CutNetwork:
     """The arcs of the drawing above.  A buffer with one free reader needs no node of its own.
 
+    state: for each op FREE, BEFORE or AFTER; only free ops that a buffer reaches become nodes.
+    choices: (buffer, size, its free readers) of the buffers that free ops may free.
     `reader_arcs` (buffer, op, arc) and `precedence_arcs` (op, predecessor, arc) are what a certificate lists.
     """
 
@@ -152,7 +153,6 @@ class _Network:
         self.arcs: list[tuple[int, int, int]] = []
         self.reader_arcs: list[tuple[int, int, int]] = []
         self.precedence_arcs: list[tuple[int, int, int]] = []
-        self.op_of: dict[int, int] = {}
         self.num_nodes = 2
         self._node_of: dict[int, int] = {}
         self._unbounded = sum(size for _, size, _ in choices) + 1
@@ -162,11 +162,20 @@ class _Network:
         for op in ops:
             self.arcs.append((self._node_of[op], _SINK, net[op]))
             for before in predecessors[op]:
-                if state[before] == _FREE:
+                if state[before] == FREE:
                     if before not in self._node_of:
                         ops.append(before)
                     self.precedence_arcs.append((op, before, len(self.arcs)))
                     self.arcs.append((self._node_of[op], self._node(before), self._unbounded))
+
+    def maximum_flow(self) -> Flow:
+        """A maximum flow; its value is what the best down-set does *not* save of the bytes that may be freed."""
+        return maximum_flow(self.num_nodes, self.arcs, _SOURCE, _SINK)
+
+    def ops_of(self, nodes: Sequence[int]) -> list[int]:
+        """The ops among the nodes of a cut."""
+        inside = set(nodes)
+        return [op for op, node in self._node_of.items() if node in inside]
 
     def _add_buffer(self, index: int, size: int, readers: list[int]) -> None:
         tail, capacity = _SOURCE, size
@@ -182,7 +191,6 @@ class _Network:
         node = self._node_of.get(op)
         if node is None:
             node = self._node_of[op] = self.num_nodes
-            self.op_of[node] = op
             self.num_nodes += 1
         return node
 
