@@ -25,13 +25,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from memsched.core.graph import Buffer, Graph, GraphError, Op
+from memsched.core.graph import MAX_BYTES, Buffer, Graph, GraphError, Op
 from memsched.core.result import (
     Certificate,
     CutCertificate,
     EndpointCertificate,
     Schedule,
     StatementCertificate,
+    Status,
     TreeCertificate,
 )
 
@@ -121,10 +122,82 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
 def graph_from_inductor_json(data: object, name: str) -> Graph:
     """The graph that Inductor dumps with `reorder_for_peak_memory_debug`; raises FormatError or GraphError.
 
-    Its nodes list the buffers that they write, its buffers the nodes that read them; a buffer is freed with
-    `size_free` bytes, and `size_alloc` differs only for the parents of multi-output kernels.
+    A node lists the buffers that it writes; a buffer lists in `deps` the buffers that its node reads.  What no node
+    writes and is not listed is an input that the caller keeps: it is constant, and left out.
+
+    `size_alloc` and `size_free` differ for the kernels with several outputs: the parent buffer allocates for all
+    and frees nothing, its pieces allocate nothing and free their share.
+
+        parent: alloc 12, free 0 ──┬─> piece 1: alloc 0, free 8       here: two buffers of 8 and 4 bytes that the
+                                   └─> piece 2: alloc 0, free 4       parent's node writes and the pieces' nodes read
     """
-    raise FormatError("format: Inductor's debug JSON is not supported yet")
+    return _InductorDump(data).graph(name)
+
+
+class _InductorDump:
+    """Inductor's nodes and buffers, by name."""
+
+    def __init__(self, data: object) -> None:
+        fields = _Fields("graph", data)
+        self.ops = tuple(Op(node.text("name")) for node in fields.objects("nodes"))
+        self.rows = list(fields.objects("buffers"))
+        self.names = [row.text("name") for row in self.rows]
+        self.index_of = {name: index for index, name in enumerate(self.names)}
+        self.allocated = [self._size(row, "size_alloc") for row in self.rows]
+        self.freed = [self._size(row, "size_free") for row in self.rows]
+        self.deps = [[self.index_of[dep] for dep in row.texts("deps") if dep in self.index_of] for row in self.rows]
+        self.writer: list[int | None] = [None] * len(self.rows)
+        for op, node in enumerate(fields.objects("nodes")):
+            for written in node.texts("buffer_names"):
+                if written in self.index_of:
+                    self.writer[self.index_of[written]] = op
+
+    def graph(self, name: str) -> Graph:
+        """The same as a `Graph`."""
+        readers: list[set[int]] = [set() for _ in self.rows]
+        for index, deps in enumerate(self.deps):
+            writer = self.writer[index]
+            for dep in deps:
+                if writer is not None and writer != self.writer[dep]:
+                    readers[dep].add(writer)
+        producers = self._producers(readers)
+        buffers = []
+        for index, row in enumerate(self.rows):
+            kept, size = row.boolean("is_output", False), self.freed[index]
+            consumers = tuple(sorted(readers[index]))
+            if producers[index] is None and not consumers:
+                continue  # a constant
+            buffers.append(Buffer(self.names[index], size, producers[index], consumers, kept))
+            rest = self.allocated[index] - size
+            if rest > 0:
+                buffers.append(Buffer(f"{self.names[index]} (never freed)", rest, producers[index], (), True))
+        return Graph(name, self.ops, tuple(buffers))
+
+    def _producers(self, readers: list[set[int]]) -> list[int | None]:
+        """Who allocates each buffer; the pieces of a parent move to the parent's node, whose buffer gets smaller."""
+        producers = list(self.writer)
+        for index, row in enumerate(self.rows):
+            writer = self.writer[index]
+            if writer is None and not row.boolean("is_input", False):
+                raise FormatError(f"buffers[{index}].name: no node writes {self.names[index]!r}")
+            missing = self.freed[index] - self.allocated[index]
+            if missing <= 0:
+                continue
+            parent = next((dep for dep in self.deps[index] if self.allocated[dep] - self.freed[dep] >= missing), None)
+            if writer is None or parent is None or self.allocated[index]:
+                raise FormatError(f"buffers[{index}].size_free: frees {missing} bytes that nobody allocates")
+            self.allocated[parent] -= missing
+            self.allocated[index] = self.freed[index]
+            producers[index] = self.writer[parent]
+            readers[index].add(writer)
+        return producers
+
+    @staticmethod
+    def _size(row: _Fields, key: str) -> int:
+        size = row.integer(key)
+        if not 0 <= size <= MAX_BYTES:
+            raise FormatError(f"{row.where}.{key}: {size} is not between 0 and 2**62 bytes")
+        return size
 
 
 class Plan:
@@ -138,6 +211,8 @@ class Plan:
         self.peak = fields.integer("peak")
         self.lower_bound = fields.integer("lower_bound")
         self.status = fields.text("status")
+        if self.status not in _STATUSES:
+            raise FormatError(f"status: {self.status[:40]!r} is not one of {', '.join(_STATUSES)}")
         self.method = fields.text("method")
         self.order = fields.integers("order")
         self.certificate = _certificate_from_json(fields)
@@ -173,6 +248,8 @@ def plan_to_json(graph: Graph, schedule: Schedule) -> dict[str, Any]:
         "note": schedule.note,
     }
 
+
+_STATUSES = tuple(status.value for status in Status)
 
 _KINDS: dict[type, str] = {
     EndpointCertificate: "endpoints",
@@ -232,6 +309,13 @@ class _Fields:
             raise self._wrong(key, "true or false", value)
         return value
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self._list(key)
+        for at, value in enumerate(values):
+            if not isinstance(value, str):
+                raise self._wrong(f"{key}[{at}]", "a string", value)
+        return tuple(values)
+
     def integer(self, key: str, default: int | None = None) -> int:
         return self._integer(key, self.data.get(key, default))
 
@@ -287,8 +371,17 @@ class _Fields:
 
 
 def _kind_of(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    match value:
+        case list():
+            return f"a list of {len(value)}"
+        case dict():
+            return "an object"
+        case str():
+            return repr(value if len(value) <= 40 else f"{value[:37]}...")
+        case int() if abs(value) > MAX_BYTES:
+            return f"an integer of {value.bit_length()} bits"
+        case _:
+            return json.dumps(value)
 
 
 def _read_json(path: str | os.PathLike[str]) -> object:
