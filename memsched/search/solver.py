@@ -46,7 +46,6 @@ class Stage:
 _STOCK = Stage("stock", stages.stock)
 _CUT = Stage("cut", stages.cut)
 _TREE = Stage("sp", stages.series_parallel)
-_CPSAT = Stage("cpsat", stages.cpsat)
 
 _STAGES_OF: dict[str, tuple[Stage, ...]] = {
     "auto": (
@@ -54,13 +53,16 @@ _STAGES_OF: dict[str, tuple[Stage, ...]] = {
         _CUT,
         _TREE,
         Stage("valley", stages.first_valley),
-        _CPSAT,
+        Stage("local", stages.first_local),
+        Stage("valley", stages.valley),
+        Stage("cpsat", stages.small_cpsat),
     ),
     "stock": (_STOCK,),
     "cut": (_STOCK, _CUT),
     "sp": (_STOCK, _CUT, _TREE),
     "valley": (_STOCK, _CUT, Stage("valley", stages.valley)),
-    "cpsat": (_STOCK, _CUT, _CPSAT),
+    "local": (_STOCK, _CUT, Stage("local", stages.local)),
+    "cpsat": (_STOCK, _CUT, Stage("cpsat", stages.cpsat)),
     "ilp": (_STOCK, _CUT, Stage("ilp", stages.ilp)),
     "cbc": (_STOCK, _CUT, Stage("cbc", stages.cbc)),
     "model-ilp": (Stage("model-ilp", stages.model_ilp),),

@@ -7,17 +7,35 @@ runs, so that a missing solver is a failure of its stage only.
 from __future__ import annotations
 
 from memsched.core.result import StatementCertificate
-from memsched.search.budget import UNITS_PER_SECOND
+from memsched.search.budget import UNITS_PER_SECOND, Budget
 from memsched.search.state import State
 
-__all__ = ["cpsat", "cut", "ilp", "model_ilp", "series_parallel", "stock", "valley", "xla"]
+__all__ = [
+    "cbc",
+    "cpsat",
+    "cut",
+    "first_local",
+    "first_valley",
+    "ilp",
+    "local",
+    "model_ilp",
+    "series_parallel",
+    "small_cpsat",
+    "stock",
+    "valley",
+    "xla",
+]
 
 _CUT_SHARE = 0.3
 _TREE_SHARE = 0.2
 _FIRST_VALLEY_SHARE = 0.1
+_LOCAL_SHARE = 0.75
 _WIDEST_SEARCH = 20_000
 """Ops up to which the methods run whose masks take ops^2 bits."""
-_MODEL_SECONDS_PER_UNIT = 1 / UNITS_PER_SECOND
+_WORK_PER_SECOND = 0.5
+"""Deterministic work that a second of the limit buys a solver: low enough that the clock does not stop it."""
+_LARGEST_MODEL = 120
+"""Ops up to which a model is asked by the policy: above, its bounds have never been better than the cuts."""
 
 
 def stock(state: State) -> None:
@@ -72,11 +90,28 @@ def valley(state: State) -> None:
     _search(state, state.budget)
 
 
-def _search(state: State, budget: object) -> None:
-    from memsched.search.budget import Budget
+def first_local(state: State) -> None:
+    """Local search with most of the budget; some is left for exact search and the models."""
+    share = state.budget.part(_LOCAL_SHARE)
+    _improve(state, share)
+    state.budget.give_back(share)
+
+
+def local(state: State) -> None:
+    """Local search with all that is left."""
+    _improve(state, state.budget)
+
+
+def _improve(state: State, budget: Budget) -> None:
+    from memsched.search.local import improve
+
+    order = improve(state.graph, state.order, floor=state.lower_bound, budget=budget, seed=state.options.seed)
+    state.offer(order, "local")
+
+
+def _search(state: State, budget: Budget) -> None:
     from memsched.search.valley import exact_search
 
-    assert isinstance(budget, Budget)
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
     found = exact_search(
@@ -97,6 +132,12 @@ def cpsat(state: State) -> None:
     _model(state, "cpsat")
 
 
+def small_cpsat(state: State) -> None:
+    """CP-SAT, when the caller allows it and the graph is small enough for it to help."""
+    if state.options.use_ilp and len(state.graph.ops) <= _LARGEST_MODEL:
+        _model(state, "cpsat")
+
+
 def ilp(state: State) -> None:
     """The ILP with HiGHS on the whole graph."""
     _model(state, "ilp")
@@ -113,11 +154,13 @@ def model_ilp(state: State) -> None:
 
 
 def _model(state: State, solver: str) -> None:
+    """Ask a solver in a child process, for as many seconds as the units that are left are worth."""
     from memsched.search.child import solve_in_child
     from memsched.search.model import ModelLimits
 
-    seconds = max(0.0, state.budget.units * _MODEL_SECONDS_PER_UNIT)
-    limits = ModelLimits(seconds=seconds, seed=state.options.seed)
+    seconds = state.budget.units / UNITS_PER_SECOND
+    limits = ModelLimits(seconds=seconds, work=seconds * _WORK_PER_SECOND, seed=state.options.seed)
+    state.budget.spend(state.budget.units)
     answer = solve_in_child(solver, state.graph, state.order, state.lower_bound, limits)
     if not answer.repeatable:
         state.notes.append(f"{solver}: stopped by the clock")
