@@ -37,7 +37,7 @@ from memsched.core.graph import Graph
 from memsched.search.budget import Budget
 from memsched.search.problem import Problem, bits
 
-__all__ = ["ExactResult", "exact_search"]
+__all__ = ["ExactResult", "Stair", "exact_search", "staircases"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,35 @@ class _Search:
             return None
         done = set(self.front) | set(self.back)
         return (*self.front, *(node for node in incumbent if node not in done), *reversed(self.back))
+
+
+Stair = tuple[int, int, tuple[int, ...]]
+"""(bytes climbed, bytes fallen, nodes): one phase from an anchor to the next record low."""
+
+
+def staircases(problem: Problem, budget: Budget) -> tuple[list[Stair], list[Stair]] | None:
+    """All record lows from the start down to the lowest point, and from the end back to it; None: budget exhausted."""
+    lowest = problem.lowest_down_set(0, problem.full)
+    views: list[tuple[_View, int]] = [(_Forward(problem), lowest), (_Backward(problem), problem.full & ~lowest)]
+    both: list[list[Stair]] = []
+    for view, target in views:
+        stairs: list[Stair] = []
+        anchor, memory = 0, view.start
+        while anchor != target:
+            phase = _Phase(view, anchor, memory, target, memory, _NO_CEILING)
+            valley = phase.run(budget)
+            if valley is None:
+                return None
+            anchor = view.lowest(anchor, valley)
+            nodes = tuple(node for node in phase.path_to(valley) if anchor >> node & 1)
+            fallen_to = view.memory(anchor)
+            stairs.append((phase.level - memory, phase.level - fallen_to, nodes))
+            memory = fallen_to
+        both.append(stairs)
+    return both[0], both[1]
+
+
+_NO_CEILING = 1 << 66
 
 
 class _View(Protocol):
