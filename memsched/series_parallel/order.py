@@ -63,18 +63,20 @@ def maximal_consumers(graph: Graph, realizer: Realizer) -> list[tuple[int, ...]]
 
 def modular_problem(graph: Graph, freers: Freers) -> ModularProblem:
     """The humps and drops of the ops of `graph` when `freers` free its buffers.  Linear."""
-    humps = [graph.output_bytes[op] + graph.ops[op].workspace for op in range(len(graph.ops))]
     drops = [op.workspace for op in graph.ops]
+    humps = list(drops)
     for buffer, freed_by in zip(graph.buffers, freers, strict=True):
-        if buffer.kept:
-            continue
-        if not buffer.consumers:
-            assert buffer.producer is not None, "core.graph refuses a buffer without producer and consumer"
-            drops[buffer.producer] += buffer.size
-            continue
-        share, rest = divmod(buffer.size, len(freed_by))
-        for at, op in enumerate(freed_by):
-            drops[op] += share + (at < rest)
+        size = buffer.size
+        if buffer.producer is not None:
+            humps[buffer.producer] += size
+            if not buffer.consumers and not buffer.kept:
+                drops[buffer.producer] += size
+        if len(freed_by) == 1:
+            drops[freed_by[0]] += size
+        elif freed_by:
+            share, rest = divmod(size, len(freed_by))
+            for at, op in enumerate(freed_by):
+                drops[op] += share + (at < rest)
     return ModularProblem(graph.start_bytes, tuple(humps), tuple(drops))
 
 

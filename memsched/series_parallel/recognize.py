@@ -29,7 +29,7 @@ The N is found at the first op whose addition breaks the order (`obstruction.py`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from memsched.core.graph import Graph
@@ -136,8 +136,8 @@ def _vertices(network: Network, arcs: Sequence[tuple[int, int]], path: Sequence[
 def _decompose(predecessors: Sequence[Sequence[int]], order: Sequence[int]) -> Tree | None:
     """The tree of the ops in `order`, a prefix of a topological order, or None."""
     blocks = _Blocks(predecessors)
-    for op in order:
-        if not blocks.add(op):
+    for rank, op in enumerate(order):
+        if not blocks.add(op, rank):
             return None
     source, sink = blocks.count, blocks.count + 1
     arcs = blocks.arcs(order, source, sink)
@@ -159,36 +159,42 @@ class _Blocks:
 
     def __init__(self, predecessors: Sequence[Sequence[int]]) -> None:
         self.predecessors = predecessors
-        self.rank: dict[int, int] = {}
         self.sources: list[tuple[int, ...]] = []
-        self.block_before: dict[int, int] = {}
-        self.block_after: dict[int, int] = {}
+        self.rank = [-1] * len(predecessors)
+        self.block_before = [_NO_BLOCK] * len(predecessors)
+        self.block_after = [_NO_BLOCK] * len(predecessors)
 
     @property
     def count(self) -> int:
         return len(self.sources)
 
-    def add(self, op: int) -> bool:
-        """Give `op` its block; False when a pair of that block would not be a precedence."""
+    def add(self, op: int, rank: int) -> bool:
+        """Give `op`, at place `rank`, its block; False when a pair of that block would not be a precedence."""
         before = self.predecessors[op]
-        self.rank[op] = len(self.rank)
+        self.rank[op] = rank
         if not before:
             return True
-        last = max(before, key=self.rank.__getitem__)
-        block = self.block_after.get(last)
-        if block is None:
-            sources = tuple(other for other in before if other not in self.block_after)
-            block = self.count
+        last = before[0] if len(before) == 1 else max(before, key=self.rank.__getitem__)
+        block = self.block_after[last]
+        if block == _NO_BLOCK:
+            sources = tuple([other for other in before if self.block_after[other] == _NO_BLOCK])
+            block = len(self.sources)
             self.sources.append(sources)
-            self.block_after.update(dict.fromkeys(sources, block))
+            for other in sources:
+                self.block_after[other] = block
         elif not _is_subset(self.sources[block], before):
             return False
         self.block_before[op] = block
         return True
 
-    def arcs(self, ops: Sequence[int], source: int, sink: int) -> list[Arc]:
+    def arcs(self, ops: Iterable[int], source: int, sink: int) -> Iterator[Arc]:
         """For each op the arc from the block that it waits for to the block that waits for it (step 2)."""
-        return [(op, self.block_before.get(op, source), self.block_after.get(op, sink)) for op in ops]
+        for op in ops:
+            before, after = self.block_before[op], self.block_after[op]
+            yield op, source if before == _NO_BLOCK else before, sink if after == _NO_BLOCK else after
+
+
+_NO_BLOCK = -1
 
 
 def _is_subset(some: Sequence[int], others: Sequence[int]) -> bool:

@@ -104,40 +104,43 @@ class Network:
 
     def _tree_of(self, root: int) -> Tree:
         """Flatten the binary compositions below `root`; children of a Parallel in the order of their smallest leaf."""
-        members: dict[int, list[int]] = {}
-        found = [root]
-        for label in found:
-            if label >= self.num_labels:
-                members[label] = self._members(label)
-                found.extend(members[label])
+        smallest = list(range(self.num_labels))
+        for _, left, right in self.compositions:
+            smallest.append(min(smallest[left], smallest[right]))
+        if root < self.num_labels:
+            return root
+        compositions = [root]
+        members: list[list[int]] = []
+        for label in compositions:
+            members.append(self._members(label))
+            compositions.extend(part for part in members[-1] if part >= self.num_labels)
+        # a label that has been built is replaced by its tree; leaves are their own
         trees: dict[int, Tree] = {}
-        smallest: dict[int, int] = {}
-        for label in reversed(found):
-            if label < self.num_labels:
-                trees[label] = smallest[label] = label
-                continue
-            parts = members[label]
+        for label, parts in zip(reversed(compositions), reversed(members), strict=True):
             if self.compositions[label - self.num_labels][0]:
-                trees[label] = Series(tuple(trees[part] for part in parts))
+                trees[label] = Series(tuple([trees.get(part, part) for part in parts]))
             else:
                 parts.sort(key=smallest.__getitem__)
-                trees[label] = Parallel(tuple(trees[part] for part in parts))
-            smallest[label] = min(smallest[part] for part in parts)
+                trees[label] = Parallel(tuple([trees.get(part, part) for part in parts]))
         return trees[root]
 
     def _members(self, label: int) -> list[int]:
         """The children of `label` in the flattened tree: its parts, with parts of the same kind dissolved."""
-        is_series = self.compositions[label - self.num_labels][0]
+        compositions, num_labels = self.compositions, self.num_labels
+        is_series, left, right = compositions[label - num_labels]
         parts: list[int] = []
-        stack = [label]
+        stack = [right, left]
         while stack:
             part = stack.pop()
-            if part >= self.num_labels:
-                same, left, right = self.compositions[part - self.num_labels]
-                if same == is_series:
-                    stack += (right, left)
-                    continue
-            parts.append(part)
+            if part < num_labels:
+                parts.append(part)
+                continue
+            other_kind, left, right = compositions[part - num_labels]
+            if other_kind == is_series:
+                stack.append(right)
+                stack.append(left)
+            else:
+                parts.append(part)
         return parts
 
     def chain(self, label: int) -> list[int]:

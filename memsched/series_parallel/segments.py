@@ -46,6 +46,7 @@ __all__ = [
     "Rope",
     "Segment",
     "SegmentAlgebra",
+    "SegmentQueue",
     "flatten",
     "fuse",
     "johnson_key",
@@ -79,6 +80,7 @@ class Segment(NamedTuple):
 
 
 _ABOVE_EVERY_SIZE = 2**64  # all sizes of a graph add up to at most 2**62, so a drop is at most 2**63
+_BEFORE_EVERY_KEY, _AFTER_EVERY_KEY = -(2**65), 2**65
 
 
 def johnson_key(hump: int, drop: int) -> int:
@@ -106,32 +108,39 @@ def flatten(ropes: Sequence[Rope]) -> list[int]:
     return ops
 
 
-class Block:
+_SERIAL_BITS = 40
+_SERIAL_MASK = (1 << _SERIAL_BITS) - 1
+
+
+class SegmentQueue:
     """The segments of one block: two heaps over the same segments, one for each end of the list.
 
-    Entries are (key, serial) and (-key, -serial); one whose segment has been fused away is skipped when it comes up.
-    Equal keys only occur between parallel branches; the serial number decides, so the order is repeatable.
+    An entry is a single integer, Johnson's key above the serial number of the segment; `from_right` holds entries with
+    the sign turned.  An entry whose segment has been fused away is skipped when it comes up.  Keys are equal only
+    between parallel branches; the serial number decides, so the order is repeatable.
     """
 
     __slots__ = ("from_left", "from_right")
 
-    def __init__(self, key: int, serial: int) -> None:
-        self.from_left = [(key, serial)]
-        self.from_right = [(-key, -serial)]
+    def __init__(self, entries: list[int]) -> None:
+        self.from_left = entries
+        self.from_right = [-entry for entry in entries]
+        heapq.heapify(self.from_left)
+        heapq.heapify(self.from_right)
+
+
+Block = Segment | SegmentQueue
+"""A block of one segment is that segment; most of them are."""
 
 
 class SegmentAlgebra:
-    """The operations on blocks.  Owns the segments, by serial number; None where one has been fused into another.
+    """The operations on blocks.  Owns the queued segments, by serial number; None where one has been fused away.
 
     Composition consumes its operands: a block may be used once.
     """
 
     def __init__(self) -> None:
         self._segments: list[Segment | None] = []
-
-    def leaf(self, op: int, hump: int, drop: int) -> Block:
-        """The block of one op."""
-        return self._new_block(Segment(hump, drop, op))
 
     def parallel(self, blocks: Sequence[Block]) -> Block:
         """The blocks side by side: their segments in Johnson's order."""
@@ -146,78 +155,103 @@ class SegmentAlgebra:
 
     def segments(self, block: Block) -> list[Segment]:
         """The segments of `block` from left to right."""
-        found = (self._segments[serial] for _, serial in sorted(block.from_left))
+        if isinstance(block, Segment):
+            return [block]
+        found = (self._segments[entry & _SERIAL_MASK] for entry in sorted(block.from_left))
         return [segment for segment in found if segment is not None]
-
-    def _new_block(self, segment: Segment) -> Block:
-        self._segments.append(segment)
-        return Block(johnson_key(segment.hump, segment.drop), len(self._segments) - 1)
 
     def _in_sequence(self, left: Block, right: Block) -> Block:
         """`left`, then `right`: fuse from the border outwards until both ends are in order, then unite."""
-        last, first = self._last(left), self._first(right)
-        if last is None or first is None or johnson_key(*last[:2]) < johnson_key(*first[:2]):
+        if isinstance(left, Segment):
+            if not isinstance(right, Segment):
+                return self._grown(None, left, right)
+            fits = johnson_key(left.hump, left.drop) < johnson_key(right.hump, right.drop)
+            return self._united((left, right)) if fits else fuse(left, right)
+        if isinstance(right, Segment):
+            return self._grown(left, right, None)
+        if self._last_key(left) < self._first_key(right):
             return self._united((left, right))
-        self._drop_last(left)
-        self._drop_first(right)
-        middle = fuse(last, first)
+        return self._grown(left, fuse(self._take_last(left), self._take_first(right)), right)
+
+    def _grown(self, queue_before: SegmentQueue | None, middle: Segment, queue_after: SegmentQueue | None) -> Block:
+        """`middle` between two blocks, either of which may be missing: fuse neighbours into it that are out of order."""
+        before = _BEFORE_EVERY_KEY if queue_before is None else self._last_key(queue_before)
+        after = _AFTER_EVERY_KEY if queue_after is None else self._first_key(queue_after)
         while True:
             key = johnson_key(middle.hump, middle.drop)
-            last, first = self._last(left), self._first(right)
-            if last is not None and johnson_key(*last[:2]) >= key:
-                self._drop_last(left)
-                middle = fuse(last, middle)
-            elif first is not None and key >= johnson_key(*first[:2]):
-                self._drop_first(right)
-                middle = fuse(middle, first)
+            if before >= key and queue_before is not None:
+                middle = fuse(self._take_last(queue_before), middle)
+                before = self._last_key(queue_before)
+            elif key >= after and queue_after is not None:
+                middle = fuse(middle, self._take_first(queue_after))
+                after = self._first_key(queue_after)
             else:
-                return self._united((left, self._new_block(middle), right))
+                break
+        parts: list[Block] = [middle]
+        if queue_before is not None and before != _BEFORE_EVERY_KEY:
+            parts.append(queue_before)
+        if queue_after is not None and after != _AFTER_EVERY_KEY:
+            parts.append(queue_after)
+        return self._united(parts)
 
     def _united(self, blocks: Sequence[Block]) -> Block:
-        """All segments in one block: the smaller queues are moved into the largest."""
-        largest = max(blocks, key=lambda block: len(block.from_left))
-        moved = [
-            entry
-            for block in blocks
-            if block is not largest
-            for entry in block.from_left
-            if self._segments[entry[1]] is not None
-        ]
-        # pushing costs log(size) for each entry, building anew a constant for each of the size
+        """All segments in one block: single ones and the smaller queues are moved into the largest queue."""
+        if len(blocks) == 1:
+            return blocks[0]
+        moved: list[int] = []
+        largest: SegmentQueue | None = None
+        for block in blocks:
+            if isinstance(block, Segment):
+                self._segments.append(block)
+                key = johnson_key(block.hump, block.drop)
+                moved.append((key << _SERIAL_BITS) + len(self._segments) - 1)
+            elif largest is None or len(block.from_left) > len(largest.from_left):
+                moved += self._live_entries(largest)
+                largest = block
+            else:
+                moved += self._live_entries(block)
+        if largest is None:
+            return SegmentQueue(moved)
+        # pushing costs up to log(size) for each entry, building anew a constant for each of the size
         if len(moved) * 4 > len(largest.from_left):
-            largest.from_left += moved
-            largest.from_right += [(-key, -serial) for key, serial in moved]
-            heapq.heapify(largest.from_left)
-            heapq.heapify(largest.from_right)
-        else:
-            for key, serial in moved:
-                heapq.heappush(largest.from_left, (key, serial))
-                heapq.heappush(largest.from_right, (-key, -serial))
+            return SegmentQueue(self._live_entries(largest) + moved)
+        for entry in moved:
+            heapq.heappush(largest.from_left, entry)
+            heapq.heappush(largest.from_right, -entry)
         return largest
 
-    def _first(self, block: Block) -> Segment | None:
-        heap = block.from_left
-        while heap:
-            segment = self._segments[heap[0][1]]
-            if segment is not None:
-                return segment
+    def _live_entries(self, queue: SegmentQueue | None) -> list[int]:
+        entries = [] if queue is None else queue.from_left
+        return [entry for entry in entries if self._segments[entry & _SERIAL_MASK] is not None]
+
+    def _first_key(self, queue: SegmentQueue) -> int:
+        """Johnson's key of the first segment; _AFTER_EVERY_KEY when none is left."""
+        heap = queue.from_left
+        while heap and self._segments[heap[0] & _SERIAL_MASK] is None:
             heapq.heappop(heap)
-        return None
+        return heap[0] >> _SERIAL_BITS if heap else _AFTER_EVERY_KEY
 
-    def _last(self, block: Block) -> Segment | None:
-        heap = block.from_right
-        while heap:
-            segment = self._segments[-heap[0][1]]
-            if segment is not None:
-                return segment
+    def _last_key(self, queue: SegmentQueue) -> int:
+        """Johnson's key of the last segment; _BEFORE_EVERY_KEY when none is left."""
+        heap = queue.from_right
+        while heap and self._segments[-heap[0] & _SERIAL_MASK] is None:
             heapq.heappop(heap)
-        return None
+        return -heap[0] >> _SERIAL_BITS if heap else _BEFORE_EVERY_KEY
 
-    def _drop_first(self, block: Block) -> None:
-        self._segments[heapq.heappop(block.from_left)[1]] = None
+    def _take_first(self, queue: SegmentQueue) -> Segment:
+        """Remove the segment whose key `_first_key` has just given."""
+        return self._take(heapq.heappop(queue.from_left))
 
-    def _drop_last(self, block: Block) -> None:
-        self._segments[-heapq.heappop(block.from_right)[1]] = None
+    def _take_last(self, queue: SegmentQueue) -> Segment:
+        """Remove the segment whose key `_last_key` has just given."""
+        return self._take(-heapq.heappop(queue.from_right))
+
+    def _take(self, entry: int) -> Segment:
+        serial = entry & _SERIAL_MASK
+        segment = self._segments[serial]
+        assert segment is not None, "dead entries are skipped before one is taken"
+        self._segments[serial] = None
+        return segment
 
 
 def segments_of(tree: Tree, humps: Sequence[int], drops: Sequence[int]) -> list[Segment]:
@@ -243,7 +277,7 @@ def _compose(
 ) -> None:
     """Replace the blocks of the node's children, the last on the stack, by the block of the node."""
     if isinstance(node, int):
-        blocks.append(algebra.leaf(node, humps[node], drops[node]))
+        blocks.append(Segment(humps[node], drops[node], node))
         return
     parts = blocks[-len(node.children) :]
     del blocks[-len(node.children) :]
