@@ -129,6 +129,7 @@ def test_bounds_of_20_000_ops_take_seconds(shape: str) -> None:
 
 def _large(shape: str, num_ops: int) -> Graph:
     rng = random.Random(17)
+    readers: list[tuple[int, ...]]
     match shape:
         case "chain":
             readers = [(op + 1,) if op + 1 < num_ops else () for op in range(num_ops)]

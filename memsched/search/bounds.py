@@ -89,7 +89,7 @@ class _UpperEstimates:
 
     def refine(self, cut: Cut) -> None:
         """Reroute the order through the cut and lower the estimates."""
-        self._order = reroute(self._order, cut.done)
+        self._order = reroute(self._order, cut.done, cut.op)
         self._replay()
 
     def _replay(self) -> None:

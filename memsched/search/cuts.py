@@ -14,7 +14,11 @@ v are settled, so the network holds only the incomparable ones that matter.  The
 
     source ──size──> buffer ──> its free readers ──> their free predecessors ──> ...      every op ──net bytes──> sink
 
-The down-set is also a move: `reroute` makes an order pass through it, which brings v's step down to its least.
+The down-set S is also a move: `reroute` makes an order pass through it.  Live bytes are submodular: for any other set P
+that the order passes, P & S and P | S together have no more than P and S; and where one of them still qualifies for v,
+it has no less than S, so that the other has no more than P.  Therefore no step rises, except of ops that change sides:
+those of S that ran after v, and those outside S that ran before v.  With `op` given, v runs right after S, at the least
+that any order allows.
 """
 
 from __future__ import annotations
@@ -32,9 +36,17 @@ FREE, BEFORE, AFTER = 0, 1, 2
 _SOURCE, _SINK = 0, 1
 
 
-def reroute(order: Sequence[int], done: Sequence[int]) -> list[int]:
-    """The order that first runs a down-set and then the rest, each as `order` does; `done[op]` tells who is in it."""
-    return [op for op in order if done[op]] + [op for op in order if not done[op]]
+def reroute(order: Sequence[int], done: Sequence[int], op: int | None = None) -> list[int]:
+    """First the ops of a down-set, then `op` if it is given, then the rest, each part in the order of `order`.
+
+    done: for each op whether it is in the down-set.
+    op: an op that can run after the down-set and is not in it.
+    """
+    first = [other for other in order if done[other]]
+    if op is not None:
+        first.append(op)
+    first += [other for other in order if not done[other] and other != op]
+    return first
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,15 @@ XLA's default (`xla/service/hlo_memory_scheduler.cc`, DefaultMemoryScheduler) ke
                 first, then those with more transitive bytes
     post_order  post-order from the roots with the operands as they come
 
-Its own header draws where the list scheduler fails (single arrows weigh 1, double arrows 2):
+Its own header draws how the list scheduler fails: it puts B off because B frees nothing and defines much.
 
-              ┌──> B ══> C ──────────┐       list:     A D E F B C G   needs 6 (B is live while F runs)
-        A ────┼──> D ──┐             v       optimum:  A B C D E F G   needs 5
+              ┌──> B ══> C ──────────┐       list:     A D E F B C G
+        A ────┼──> D ──┐             v       optimum:  A B C D E F G
               └──> E ──┴──> F ═════> G
+
+With single arrows of 1 byte and double arrows of 2 the header counts 6 and 5; replayed, both orders need 5 (the 6 is
+that of A D E B F C G, which the scheduler does not produce).  With 3 bytes on B the list order is the same and the
+figures are the header's: 6 against 5.  The tests hold both.
 
 Ties: XLA breaks them by insertion order (list) and by name (dfs); here both end in the op index, so that names do not
 matter.  XLA's rule for scalars (always first) and for infeed, outfeed and called computations have no counterpart in a

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.search.budget import Budget
-from memsched.search.cuts import CutSolver
+from memsched.search.cuts import CutSolver, reroute
 from memsched.search.heuristics import priority_order, stock_orders
 from memsched.search.local_timeline import Replay, Timeline
 from memsched.search.local_window import WindowCutter, reorder_window
@@ -115,7 +115,7 @@ class _LocalSearch:
                 break
             op = ops[at]
             cut_once.add(op)
-            self._reroute(self._down_set(op))
+            self._reroute(op, self._down_set(op))
             peak = max(timeline.step_peaks)
             without_gain += 1
             if peak < least:
@@ -136,16 +136,24 @@ class _LocalSearch:
                 self._down_sets[op] = done
         return done
 
-    def _reroute(self, done: bytearray) -> None:
-        """Run the down-set first; only the positions between its first gap and its last op change."""
-        order = self._timeline.order
-        start = next((at for at, op in enumerate(order) if not done[op]), len(order))
-        stop = next((at + 1 for at in range(len(order) - 1, -1, -1) if done[order[at]]), 0)
-        if start < stop:
-            window = order[start:stop]
-            ops = [op for op in window if done[op]] + [op for op in window if not done[op]]
-            self._timeline.replace(start, stop, ops, self._timeline.replay(start, stop, ops))
-        self.budget.spend(1 + (len(order) + 2 * max(0, stop - start)) // _STEPS_PER_UNIT // 2)
+    def _reroute(self, op: int, done: bytearray) -> None:
+        """Run the down-set first, then `op` at once or where it stood, whichever needs less.
+
+        Only the positions between the first gap in the down-set and its last op (or `op`) change.
+        """
+        timeline = self._timeline
+        order = timeline.order
+        start = next(at for at, other in enumerate(order) if not done[other])
+        last = next((at for at in range(len(order) - 1, -1, -1) if done[order[at]]), 0)
+        stop = max(last, timeline.position[op]) + 1
+        self._replace_by_better(start, stop, reroute(order[start:stop], done), reroute(order[start:stop], done, op))
+        self.budget.spend(1 + (len(order) + 4 * (stop - start)) // _STEPS_PER_UNIT // 2)
+
+    def _replace_by_better(self, start: int, stop: int, *candidates: list[int]) -> None:
+        """Replace the window by the candidate of least largest step, the first one on ties."""
+        replays = [self._timeline.replay(start, stop, ops) for ops in candidates]
+        best = min(range(len(candidates)), key=lambda index: max(replays[index][0]))
+        self._timeline.replace(start, stop, candidates[best], replays[best])
 
     # ------------------------------------------------------------------ windows
 
@@ -168,15 +176,20 @@ class _LocalSearch:
         width = draw.choice((16, 32, 64, 128, 256, 512)) if cut else draw.randint(6, 40)
         start = max(0, at - draw.randint(0, width))
         stop = min(len(timeline.order), at + 1 + draw.randint(0, width) if cut else start + width)
-        ops: list[int] | None
-        if cut:
-            ops, num_states = self._cutter.cut_window(start, stop, at), 0
-        else:
-            ops, num_states = reorder_window(timeline, start, stop, _WINDOW_STATES)
-        self.budget.spend(1 + (stop - start) // _STEPS_PER_UNIT + num_states)
-        if ops is None or ops == timeline.order[start:stop]:
+        candidates, work = self._candidates(start, stop, at if cut else None)
+        self.budget.spend(1 + work + len(candidates) * (stop - start) // _STEPS_PER_UNIT)
+        replays = [(timeline.replay(start, stop, ops), ops) for ops in candidates if ops != timeline.order[start:stop]]
+        if not replays:
             return False
-        return self._accept(start, stop, ops, timeline.replay(start, stop, ops), peak, threshold)
+        replay, ops = min(replays, key=lambda pair: max(pair[0][0]))
+        return self._accept(start, stop, ops, replay, peak, threshold)
+
+    def _candidates(self, start: int, stop: int, at: int | None) -> tuple[list[list[int]], int]:
+        """Orders of a window, cut at position `at` or (None) solved; and the units of work that they cost."""
+        if at is not None:
+            return list(self._cutter.cut_window(start, stop, at)), 1 + (stop - start) // _STEPS_PER_UNIT
+        ops, num_states = reorder_window(self._timeline, start, stop, _WINDOW_STATES)
+        return [] if ops is None else [ops], num_states
 
     def _accept(self, start: int, stop: int, ops: list[int], replay: Replay, peak: int, threshold: int) -> bool:
         """Take the window unless it raises the peak or the bytes above the threshold; whether these fell."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 
-from memsched.search.cuts import AFTER, BEFORE, FREE, CutNetwork
+from memsched.search.cuts import AFTER, BEFORE, FREE, CutNetwork, reroute
 from memsched.search.local_timeline import Timeline
 
 __all__ = ["WindowCutter", "reorder_window"]
@@ -30,8 +30,11 @@ class WindowCutter:
         # outside the window every op counts as run: no walk leaves the window
         self._state = bytearray([BEFORE]) * len(timeline.order)
 
-    def cut_window(self, start: int, stop: int, at: int) -> list[int]:
-        """The ops of [start, stop) such that the op at position `at` runs with the fewest live bytes it can."""
+    def cut_window(self, start: int, stop: int, at: int) -> tuple[list[int], list[int]]:
+        """The ops of [start, stop) rerouted through the least down-set with which the op at position `at` can start.
+
+        Twice: as they follow one another, and with that op right after the down-set (see `memsched.search.cuts`).
+        """
         timeline, state = self._timeline, self._state
         ops = timeline.order[start:stop]
         for op in ops:
@@ -42,11 +45,14 @@ class WindowCutter:
             network = CutNetwork(timeline.graph.predecessors, timeline.net, state, choices)
             for op in network.ops_of(network.maximum_flow().source_side):
                 state[op] = BEFORE
-        first = [op for op in ops if state[op] == BEFORE]
-        rest = [op for op in ops if state[op] != BEFORE]
+        for op in ops:
+            if state[op] != BEFORE:
+                state[op] = FREE
+        # from here on BEFORE is 1 and says "in the down-set", FREE is 0
+        rerouted = reroute(ops, state), reroute(ops, state, timeline.order[at])
         for op in ops:
             state[op] = BEFORE
-        return first + rest
+        return rerouted
 
     def _mark(self, op: int) -> None:
         """Ancestors of `op` in the window must have run, `op` and its descendants must not."""
