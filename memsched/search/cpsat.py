@@ -60,6 +60,9 @@ def solve_cpsat(
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = limits.seed
     solver.parameters.max_time_in_seconds = limits.seconds
+    # presolve may otherwise probe the n^2 step literals and look for symmetries until the time is over
+    solver.parameters.cp_model_probing_level = 0
+    solver.parameters.symmetry_level = 0
     if limits.work < math.inf:
         solver.parameters.max_deterministic_time = limits.work
     progress = _progress_callback(cp_model, model, floor, report)
@@ -68,7 +71,7 @@ def solve_cpsat(
     finished, has_order = _meaning(cp_model, status)
     bound = problem.bytes_of_bound(solver.best_objective_bound, floor) if status != cp_model.UNKNOWN else progress.bound
     order = model.order([solver.value(start) for start in model.starts]) if has_order else None
-    repeatable = finished or solver.wall_time < limits.seconds
+    repeatable = finished or _deterministic_seconds(solver) >= limits.work
     return ModelAnswer(order, max(bound, progress.bound), finished, repeatable)
 
 
@@ -85,6 +88,11 @@ def _meaning(cp_model: Any, status: int) -> tuple[bool, bool]:
     if status == cp_model.MODEL_INVALID:
         raise ModelError("CP-SAT calls the model invalid")
     raise ModelError(f"CP-SAT answered with the unknown status {status}")
+
+
+def _deterministic_seconds(solver: Any) -> float:
+    """What the search has spent of its repeatable limit."""
+    return float(solver.response_proto.deterministic_time)
 
 
 class _Model:

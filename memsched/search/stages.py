@@ -32,7 +32,7 @@ _FIRST_VALLEY_SHARE = 0.1
 _LOCAL_SHARE = 0.75
 _WIDEST_SEARCH = 20_000
 """Ops up to which the methods run whose masks take ops^2 bits."""
-_WORK_PER_SECOND = 0.5
+_WORK_PER_SECOND = 0.25
 """Deterministic work that a second of the limit buys a solver: low enough that the clock does not stop it."""
 _LARGEST_MODEL = 120
 """Ops up to which a model is asked by the policy: above, its bounds have never been better than the cuts."""
