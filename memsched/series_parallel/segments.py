@@ -174,7 +174,7 @@ class SegmentAlgebra:
         return self._grown(left, fuse(self._take_last(left), self._take_first(right)), right)
 
     def _grown(self, queue_before: SegmentQueue | None, middle: Segment, queue_after: SegmentQueue | None) -> Block:
-        """`middle` between two blocks, either of which may be missing: fuse neighbours into it that are out of order."""
+        """`middle` between two blocks, either of which may be missing; what is out of order is fused into it."""
         before = _BEFORE_EVERY_KEY if queue_before is None else self._last_key(queue_before)
         after = _AFTER_EVERY_KEY if queue_after is None else self._first_key(queue_after)
         while True:
