@@ -17,6 +17,7 @@ __all__ = [
     "first_local",
     "first_valley",
     "ilp",
+    "kernel",
     "local",
     "model_ilp",
     "series_parallel",
@@ -30,6 +31,7 @@ _CUT_SHARE = 0.3
 _TREE_SHARE = 0.2
 _FIRST_VALLEY_SHARE = 0.1
 _LOCAL_SHARE = 0.75
+_KERNEL_SHARE = 0.5
 _WIDEST_SEARCH = 20_000
 """Ops up to which the methods run whose masks take ops^2 bits."""
 _WORK_PER_SECOND = 0.25
@@ -110,6 +112,7 @@ def _improve(state: State, budget: Budget) -> None:
 
 
 def _search(state: State, budget: Budget) -> None:
+    """Exact search between the ends of the best order; what it commits improves that order even when it is cut off."""
     from memsched.search.valley import exact_search
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
@@ -123,8 +126,28 @@ def _search(state: State, budget: Budget) -> None:
     )
     if found.order is not None:
         state.offer(found.order, "valley")
-    statement = f"every order that peaks lower was excluded by exact search over {found.states} down-sets"
-    state.prove(found.lower_bound, StatementCertificate(found.lower_bound, "valley", statement))
+    _prove_by_search(state, found.lower_bound, found.states)
+
+
+def kernel(state: State) -> None:
+    """Exact search on the kernel: series-parallel parts and modules collapsed."""
+    from memsched.search.kernelize import kernelize
+    from memsched.search.valley import exact_search
+
+    if len(state.graph.ops) > _WIDEST_SEARCH:
+        return
+    share = state.budget.part(_KERNEL_SHARE)
+    small = kernelize(state.graph, share)
+    state.budget.give_back(share)
+    found = exact_search(small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=state.budget)
+    if found.order is not None:
+        state.offer(small.lift(found.order), "kernel")
+    _prove_by_search(state, found.lower_bound, found.states)
+
+
+def _prove_by_search(state: State, bound: int, num_states: int) -> None:
+    statement = f"every order that peaks lower was excluded by exact search over {num_states} down-sets"
+    state.prove(bound, StatementCertificate(bound, "valley", statement))
 
 
 def cpsat(state: State) -> None:
@@ -158,6 +181,8 @@ def _model(state: State, solver: str) -> None:
     from memsched.search.child import solve_in_child
     from memsched.search.model import ModelLimits
 
+    if state.budget.exhausted:
+        return
     seconds = state.budget.units / UNITS_PER_SECOND
     limits = ModelLimits(seconds=seconds, work=seconds * _WORK_PER_SECOND, seed=state.options.seed)
     state.budget.spend(state.budget.units)
