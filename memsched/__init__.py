@@ -1,3 +1,24 @@
-"""memsched: less peak memory for compiled PyTorch graphs, and a proof of how close to the least it is."""
+"""memsched: less peak memory for compiled PyTorch graphs, and a proof of how close to the least it is.
 
+    torch.compile(model, backend="memsched")        # no import needed
+    memsched.reports()                              # what was planned, one report per compiled graph
+
+Importing this package imports neither torch nor a solver.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memsched.core.report import GraphReport, reports, reset
+
+__all__ = ["GraphReport", "memsched_backend", "reports", "reset"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "memsched_backend":
+        from memsched.inductor.backend import memsched_backend
+
+        return memsched_backend
+    raise AttributeError(f"module 'memsched' has no attribute {name!r}")

@@ -1,0 +1,90 @@
+"""What memsched tells about one compiled graph, and the list of all that it has told in this process.
+
+import torch, memsched
+torch.compile(model, backend="memsched")(x).sum().backward()
+for report in memsched.reports():
+    print(report)                       # backward 0: 178 ops, peak 26.1 MiB (stock 35.0), bound 26.1, gap 0.0%
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from memsched.core.graph import Graph
+from memsched.core.result import Schedule
+
+__all__ = ["GraphReport", "add_report", "counters", "reports", "reset"]
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """One compiled graph; bytes are of the memory model of `memsched.core.peak`, seconds are of the planner.
+
+    name, kind: "backward 0" and so on; kind is forward, backward, inference or step.
+    ops: scheduler nodes after fusion.
+    stock_peak: least peak of Inductor's own four orders on these same nodes.
+    prefusion_peak: peak of the plan before fusion, the budget that fusions had to keep.
+    lower_bound, gap, status, method: of the order that was chosen, as in `Schedule`.
+    kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
+    fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
+    fallback: why this graph was left to stock, or "".
+    """
+
+    name: str
+    kind: str
+    ops: int
+    stock_peak: int
+    peak: int
+    lower_bound: int
+    gap: float
+    status: str
+    method: str
+    seconds: float
+    kernels: int
+    stock_kernels: int | None = None
+    prefusion_peak: int | None = None
+    fusions_asked: int = 0
+    fusions_refused: int = 0
+    fallback: str = ""
+    note: str = ""
+    graph: Graph | None = field(default=None, repr=False, compare=False)
+    schedule: Schedule | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values, without the graph and the schedule."""
+        plain = {key: value for key, value in self.__dict__.items() if key not in ("graph", "schedule")}
+        return dict(plain)
+
+    def __str__(self) -> str:
+        if self.fallback:
+            return f"{self.name}: {self.ops} ops, left to stock: {self.fallback}"
+        mib = 2**20
+        return (
+            f"{self.name}: {self.ops} ops, peak {self.peak / mib:.2f} MiB "
+            f"(the best of stock's orders {self.stock_peak / mib:.2f}), "
+            f"bound {self.lower_bound / mib:.2f}, gap {self.gap:.1%}, {self.status} by {self.method}, "
+            f"{self.fusions_refused} fusions refused, {self.seconds:.2f} s"
+        )
+
+
+counters: dict[str, int] = {}
+"""How often each kind of fallback happened in this process, by its cause."""
+
+_reports: list[GraphReport] = []
+
+
+def add_report(report: GraphReport) -> None:
+    """Append to the list that `reports` returns."""
+    _reports.append(report)
+
+
+def reports() -> list[GraphReport]:
+    """One report per compiled graph since the start or the last `reset`, newest last."""
+    return list(_reports)
+
+
+def reset() -> None:
+    """Forget all reports and counters."""
+    _reports.clear()
+    counters.clear()

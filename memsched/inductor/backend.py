@@ -1,0 +1,86 @@
+"""The backend: Inductor, with memsched's passes and fusion choices switched on for this compile only.
+
+    torch.compile(model, backend="memsched")
+    torch.compile(model, backend=memsched_backend, options={"time_limit_s": 5})
+
+Nothing is patched.  `compile_fx` takes config patches, which hold for the forward graph and for the backward graph
+that is compiled later; `inner_compile` is wrapped because `V.choices` is memoised per thread and would otherwise keep
+the choices of an earlier compile.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+from torch._inductor.virtualized import V
+
+from memsched.core.report import counters
+from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.compat import unsupported_reason
+from memsched.inductor.options import BackendOptions, split_options
+from memsched.inductor.passes import PostFusionPass, PreFusionPass
+
+__all__ = ["memsched_backend", "planning_patches"]
+
+log = logging.getLogger("memsched")
+
+
+def memsched_backend(
+    gm: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+) -> Any:
+    """Compile `gm` with Inductor, ordered and fused for its peak memory.
+
+    options: of `BackendOptions`, and any of Inductor's own.
+    mode: as in `torch.compile`.
+
+    Raises:
+        ValueError: an option that neither knows, or with a value that does not fit.
+    """
+    own, inductor = split_options(options)
+    patches = {**torch._inductor.list_mode_options(mode or "default"), **inductor}
+    reason = unsupported_reason()
+    if reason and own.strict:
+        raise RuntimeError(f"memsched: {reason}")
+    if reason:
+        _warn_once(f"memsched: {reason}: stock Inductor compiles")
+    if reason or not own.enabled:
+        return compile_fx(gm, example_inputs, config_patches=patches)
+    patches |= planning_patches(own)
+    return compile_fx(gm, example_inputs, inner_compile=_with_choices(own), config_patches=patches)
+
+
+def planning_patches(options: BackendOptions) -> dict[str, Any]:
+    """The config patches that switch memsched's passes and choices on."""
+    patches: dict[str, Any] = {
+        "_pre_fusion_custom_pass": PreFusionPass(options),
+        "_post_fusion_custom_pass": PostFusionPass(options),
+        "inductor_choices_class": functools.partial(PlannedChoices, options),
+    }
+    if options.reorder:
+        # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
+        patches["reorder_for_peak_memory"] = False
+    return patches
+
+
+def _with_choices(options: BackendOptions) -> Callable[..., Any]:
+    @functools.wraps(compile_fx_inner)
+    def compile_with_choices(*args: Any, **kwargs: Any) -> Any:
+        with V.set_choices_handler(PlannedChoices(options)):
+            return compile_fx_inner(*args, **kwargs)
+
+    return compile_with_choices
+
+
+@functools.lru_cache(maxsize=16)
+def _warn_once(message: str) -> None:
+    counters["unsupported torch"] = counters.get("unsupported torch", 0) + 1
+    log.warning(message)

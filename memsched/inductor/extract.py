@@ -1,0 +1,170 @@
+"""Scheduler nodes -> `Graph`, and an order of it -> scheduler nodes.
+
+All knowledge of what Inductor means by a buffer's size, by a mutation, by an alias or by a fake dependency is here.
+The sizes and the readers are Inductor's own (torch/_inductor/memory.py, `prepare_planning_info`), told in the terms
+of `memsched.core`:
+
+    buf0 = fallback(x)      MultiOutputLayout: allocates 30, frees 0     no buffer, an order edge to each piece
+      buf1 = buf0[0]        allocates 0, frees 10                        10 bytes, produced by fallback, read by [0]
+      buf2 = buf0[1]        allocates 0, frees 20                        20 bytes, produced by fallback, read by [1]
+    buf3 = mutate_(buf1)    renames buf1: 0 bytes                        readers of buf3 are readers of buf1
+    WeakDep(is_fake)        orders two nodes, keeps nothing alive        order edge
+
+With every buffer counted, the peak of any order of the graph is what `estimate_peak_memory` says; `extract_graph`
+checks that on the incoming order and raises `ExtractionError` when it does not hold.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch._inductor import ir, memory
+from torch._inductor.scheduler import ForeachKernelSchedulerNode, FusedSchedulerNode
+from torch._inductor.virtualized import V
+from torch.utils._ordered_set import OrderedSet
+
+from memsched.core.graph import Buffer, Graph, Op
+from memsched.core.peak import peak_bytes
+from memsched.inductor.compat import ESTIMATE_IS_EXACT
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
+
+__all__ = ["ExtractionError", "extract_graph", "without_kernel_local_buffers"]
+
+
+class ExtractionError(RuntimeError):
+    """The nodes do not mean what this module believes: nothing may be planned on them."""
+
+
+@dataclass
+class _Extraction:
+    """The tables that one extraction fills: node positions, buffers and order edges."""
+
+    nodes: Sequence[BaseSchedulerNode]
+    outputs: OrderedSet[str]
+
+    def __post_init__(self) -> None:
+        self.index = {node: at for at, node in enumerate(self.nodes)}
+        self.node_of_buffer = {name: at for at, node in enumerate(self.nodes) for name in node.get_buffer_names()}
+        self.buffers: list[Buffer] = []
+        self.edges: set[tuple[int, int]] = set()
+
+    def add_buffer(self, name: str, size: int, producer: int | None, readers: Iterable[int]) -> None:
+        consumers = tuple(sorted(set(readers) - {producer}))
+        kept = name in self.outputs
+        if size and (producer is not None or consumers):
+            self.buffers.append(Buffer(name, size, producer, consumers, kept))
+        if producer is not None:
+            self.edges.update((producer, consumer) for consumer in consumers)
+
+    def add_node_buffers(self, at: int, node: BaseSchedulerNode) -> None:
+        for buffer in node.get_outputs():
+            info = buffer.mpi_buffer
+            readers = [self.index[reader] for reader in info.succ_nodes]
+            allocated_here = info.size_alloc == info.size_free
+            producer = at if allocated_here else self._allocating_node(buffer)
+            if not allocated_here:
+                readers.append(at)
+            self.add_buffer(buffer.get_name(), info.size_free, producer, readers)
+            self.edges.update((at, self.index[reader]) for reader in info.succ_nodes_for_ordering)
+
+    def _allocating_node(self, buffer: Any) -> int:
+        """The node that allocates a piece of a multi-output kernel: up the chain of `MultiOutput`s to its kernel."""
+        if buffer.mpi_buffer.size_free == 0:
+            return self.node_of_buffer[buffer.get_name()]
+        piece = buffer.node
+        while isinstance(piece, ir.MultiOutput):
+            piece = piece.inputs[0]
+        return self.node_of_buffer[piece.get_name()]
+
+    def add_dependencies(self) -> None:
+        """The precedences that the scheduler itself sorts by (`Scheduler.topological_sort_schedule`)."""
+        for at, node in enumerate(self.nodes):
+            for dependency in node.unmet_dependencies:
+                before = self.node_of_buffer.get(dependency.name)
+                if before is not None:
+                    self.edges.add((before, at))
+
+    def chain(self, pinned: Sequence[int]) -> None:
+        """Keep the relative order of nodes whose effects no dependency tells."""
+        self.edges.update(itertools.pairwise(pinned))
+
+    def graph(self, name: str, stage: str) -> Graph:
+        implied = {(b.producer, reader) for b in self.buffers if b.producer is not None for reader in b.consumers}
+        edges = sorted(edge for edge in self.edges - implied if edge[0] != edge[1])
+        ops = tuple(Op(node.get_name(), type(node).__name__) for node in self.nodes)
+        device = next((str(d.type) for d in map(_device_of, self.nodes) if d is not None), "")
+        return Graph(name, ops, tuple(self.buffers), tuple(edges), _torch_version(), device, stage)
+
+
+def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> Graph:
+    """The graph of `nodes`, which the scheduler of `V.graph` holds, with op i = nodes[i]; sizes in bytes.
+
+    Raises:
+        ExtractionError: the peak of the incoming order is not what Inductor estimates for it.
+    """
+    scheduler: Scheduler = V.graph.scheduler
+    inputs = OrderedSet(V.graph.graph_inputs.keys())
+    outputs = OrderedSet(V.graph.get_output_names())
+    estimate, freeable = memory.prepare_planning_info(
+        list(nodes), scheduler.name_to_buf, scheduler.name_to_fused_node, inputs, outputs
+    )
+    extraction = _Extraction(nodes, outputs)
+    for input_name, buffer in freeable.items():
+        readers = [extraction.index[reader] for reader in buffer.mpi_buffer.succ_nodes]
+        extraction.add_buffer(input_name, buffer.mpi_buffer.size_free, None, readers)
+    for at, node in enumerate(nodes):
+        extraction.add_node_buffers(at, node)
+    extraction.add_dependencies()
+    extraction.chain([at for at, node in enumerate(nodes) if _is_pinned(node)])
+    graph = extraction.graph(name, stage)
+    incoming = peak_bytes(graph, range(len(nodes)))
+    if ESTIMATE_IS_EXACT and incoming != estimate:
+        raise ExtractionError(f"{name}: the extracted graph peaks at {incoming} bytes, Inductor estimates {estimate}")
+    return graph
+
+
+def without_kernel_local_buffers(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> Graph:
+    """`graph` without the buffers that code generation keeps in registers: written and read by one fused kernel only.
+
+    Inductor's estimate counts them for the step that computes them (`Scheduler.can_buffer_be_removed_through_fusion`).
+    """
+    scheduler: Scheduler = V.graph.scheduler
+    local = set()
+    for buffer in graph.buffers:
+        if buffer.producer is None or buffer.consumers or buffer.kept:
+            continue
+        node = nodes[buffer.producer]
+        fused = isinstance(node, FusedSchedulerNode) and not isinstance(node, ForeachKernelSchedulerNode)
+        if fused and scheduler.can_buffer_be_removed_through_fusion(buffer.name, node.get_operation_names()):
+            local.add(buffer.name)
+    kept = tuple(buffer for buffer in graph.buffers if buffer.name not in local)
+    return Graph(graph.name, graph.ops, kept, graph.order_edges, graph.torch, graph.device, graph.stage)
+
+
+def _is_pinned(node: BaseSchedulerNode) -> bool:
+    """Whether the node must stay in order with its like: control flow, and operators with effects or random state."""
+    operation = node.node
+    if operation is None:
+        return False
+    if type(operation).__name__ in ("Conditional", "Switch", "WhileLoop", "InvokeSubgraph"):
+        return True
+    if not isinstance(operation, ir.FallbackKernel):
+        return False
+    from torch._ops import HigherOrderOperator
+
+    return isinstance(operation.op_overload, HigherOrderOperator) or operation.has_side_effects()
+
+
+def _device_of(node: BaseSchedulerNode) -> Any:
+    return node.get_device()
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)

@@ -1,0 +1,79 @@
+"""The two scheduler passes through which memsched speaks to Inductor.
+
+Both carry the same `uuid`: a hash of memsched's sources, the options, and the versions of torch and of the solvers.
+Inductor puts it into the key of its FX-graph cache, so a graph that was planned once is loaded with its order, and a
+change of anything that could change a plan misses.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.session import PlanningSession, session_of
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode
+
+__all__ = ["PostFusionPass", "PreFusionPass", "plan_key"]
+
+_SOLVERS = ("ortools", "pulp", "highspy", "numpy")
+
+
+class PreFusionPass(SchedulerPass):  # type: ignore[misc]
+    """Begins a session for the scheduler; returns the nodes as they came."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        self.options = options
+
+    def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        return PlanningSession(self.options).before_fusion(nodes)
+
+    def uuid(self) -> str:
+        return plan_key(self.options)
+
+
+class PostFusionPass(SchedulerPass):  # type: ignore[misc]
+    """Orders the fused nodes."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        self.options = options
+
+    def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        session = session_of(torch._inductor.virtualized.V.graph.scheduler)
+        return nodes if session is None else session.after_fusion(nodes)
+
+    def uuid(self) -> str:
+        return plan_key(self.options)
+
+
+def plan_key(options: BackendOptions) -> str:
+    """A hash of all that decides a plan apart from the graph itself."""
+    parts = [_sources_hash(), repr(options), torch.__version__]
+    return hashlib.sha256("\n".join(parts + _solver_versions()).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _sources_hash() -> str:
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _solver_versions() -> list[str]:
+    versions = []
+    for name in _SOLVERS:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{name} is missing")
+    return versions

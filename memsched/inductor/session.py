@@ -1,0 +1,223 @@
+"""Planning one compiled graph, from the nodes before fusion to the order after it.
+
+    nodes before fusion ──> graph ──> plan: a low order, its peak is the budget
+                                        │
+    Inductor asks: may these two fuse? ─┤  contracted plan within the budget?  (memsched.fusion)
+                                        ▼
+    nodes after fusion ───> graph ──> solve from the plan's order and Inductor's four ──> verified order
+
+A session belongs to one scheduler.  Whatever fails inside it is a `fallback`: stock's behaviour from there on, one
+warning, a counter; with `strict` it raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from torch._inductor import memory
+from torch._inductor.scheduler import NopKernelSchedulerNode
+from torch._inductor.virtualized import V
+from torch.utils._ordered_set import OrderedSet
+
+from memsched.core.check import check_order
+from memsched.core.graph import Graph
+from memsched.core.peak import peak_bytes
+from memsched.core.report import GraphReport, add_report, counters
+from memsched.core.result import Options, Schedule
+from memsched.fusion.planner import FusionPlanner
+from memsched.inductor.extract import extract_graph, without_kernel_local_buffers
+from memsched.inductor.options import BackendOptions
+from memsched.search.heuristics import stock_orders
+from memsched.search.solver import solve
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
+
+__all__ = ["PlanningSession", "session_of"]
+
+log = logging.getLogger("memsched")
+
+T = TypeVar("T")
+
+_sessions: weakref.WeakKeyDictionary[Scheduler, PlanningSession] = weakref.WeakKeyDictionary()
+
+
+def session_of(scheduler: Scheduler) -> PlanningSession | None:
+    """The session that plans for `scheduler`, if the pre-fusion pass has begun one."""
+    return _sessions.get(scheduler)
+
+
+class PlanningSession:
+    """The plan of one scheduler; methods are called by the passes and by the fusion choices, in that order."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        self.options = options
+        self.kind = _graph_kind()
+        self.name = f"{self.kind} {getattr(V.graph, 'graph_id', None) or 0}"
+        self.fallback = ""
+        self.seconds = 0.0
+        self.prefusion: Graph | None = None
+        self.planner: FusionPlanner | None = None
+        self._op_of_name: dict[str, int] = {}
+        self._name_of_op: list[str] = []
+        self._approved: tuple[list[int], list[int]] | None = None
+        self._scheduler: Scheduler = weakref.proxy(V.graph.scheduler)
+        _sessions[V.graph.scheduler] = self
+
+    def before_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        """Plan an order of the nodes before fusion, and prepare the fusion planner with its peak as budget."""
+        self._guarded("planning before fusion", lambda: self._plan(nodes))
+        return nodes
+
+    def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
+        """Whether the plan has room for this fusion; True whenever there is no plan."""
+        if self.planner is None or self.fallback:
+            return True
+        answer = self._guarded("judging a fusion", lambda: self._judge(first, second))
+        return True if answer is None else answer
+
+    def _judge(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
+        """Ask the planner, after telling it whether Inductor made the fusion that it approved last.
+
+        Inductor asks twice: about all candidates of a round, and again right before it fuses one.  It does not say
+        which question it is, so only the last approval can have been followed by a fusion.
+        """
+        assert self.planner is not None
+        if self._approved is not None:
+            ops, other = self._approved
+            if self._fused_node(ops[0]) is self._fused_node(other[0]):
+                self.planner.fuse([*ops, *other])
+        ops, other = self._ops(first), self._ops(second)
+        answer = self.planner.may_fuse(ops, other)
+        self._approved = (ops, other) if answer and ops and other else None
+        return answer
+
+    def _fused_node(self, op: int) -> BaseSchedulerNode:
+        return self._scheduler.name_to_fused_node[self._name_of_op[op]]
+
+    def after_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        """The nodes in the best order found; in stock's order when anything failed."""
+        ordered = None if self.fallback else self._guarded("ordering after fusion", lambda: self._order(nodes))
+        if ordered is None:
+            ordered = _stock_reorder(nodes)
+            self._report_fallback(nodes)
+        return ordered
+
+    def _plan(self, nodes: Sequence[BaseSchedulerNode]) -> None:
+        self.prefusion = extract_graph(nodes, self.name, "prefusion")
+        if self.options.fusion == "stock":
+            return
+        plan = solve(self.prefusion, self._solver_options(0.4))
+        budget = int(plan.peak * (1 + self.options.fusion_slack))
+        self.planner = FusionPlanner(self.prefusion, plan.order, budget)
+        self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
+        self._name_of_op = [node.get_first_name() for node in nodes]
+
+    def _order(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        graph = without_kernel_local_buffers(extract_graph(nodes, self.name, "postfusion"), nodes)
+        stock = {name: peak_bytes(graph, order) for name, order in stock_orders(graph).items()}
+        starts = [self._planned_order(nodes)] if self.planner else []
+        schedule = solve(graph, self._solver_options(0.6), start_orders=starts)
+        check_order(graph, schedule.order)
+        if schedule.peak > min(stock.values()):
+            raise AssertionError(f"{self.name}: peak {schedule.peak} is above stock's {min(stock.values())}")
+        order = schedule.order if self.options.reorder else range(len(nodes))
+        self._report(graph, schedule, min(stock.values()), nodes)
+        return [nodes[op] for op in order]
+
+    def _planned_order(self, nodes: Sequence[BaseSchedulerNode]) -> list[int]:
+        """The fused nodes in the order that the planner has for them."""
+        assert self.planner is not None
+        for node in nodes:
+            self.planner.fuse(self._ops(node))
+        node_of_op = {op: at for at, node in enumerate(nodes) for op in self._ops(node)}
+        return list(dict.fromkeys(node_of_op[ops[0]] for ops in self.planner.order() if ops[0] in node_of_op))
+
+    def _ops(self, node: BaseSchedulerNode) -> list[int]:
+        return sorted({self._op_of_name[name] for name in node.get_operation_names() if name in self._op_of_name})
+
+    def _solver_options(self, share: float) -> Options:
+        return Options(time_limit_s=self.options.time_limit_s * share, seed=self.options.seed, use_ilp=False)
+
+    def _guarded(self, doing: str, run: Callable[[], T]) -> T | None:
+        """The result of `run`; None after a failure, which is told once and never breaks the compile."""
+        started = time.perf_counter()
+        try:
+            return run()
+        except Exception as error:
+            if self.options.strict:
+                raise
+            self.fallback = f"{doing}: {type(error).__name__}: {error}".splitlines()[0]
+            counters[doing] = counters.get(doing, 0) + 1
+            log.warning("memsched: %s is left to stock Inductor (%s)", self.name, self.fallback)
+            return None
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def _report(self, graph: Graph, schedule: Schedule, stock_peak: int, nodes: Sequence[BaseSchedulerNode]) -> None:
+        planner = self.planner
+        report = GraphReport(
+            name=self.name,
+            kind=self.kind,
+            ops=len(nodes),
+            stock_peak=stock_peak,
+            peak=schedule.peak,
+            lower_bound=schedule.lower_bound,
+            gap=schedule.gap,
+            status=schedule.status.value,
+            method=schedule.method,
+            seconds=self.seconds,
+            kernels=_num_kernels(nodes),
+            prefusion_peak=planner.budget if planner else None,
+            fusions_asked=planner.questions if planner else 0,
+            fusions_refused=len(planner.refusals) if planner else 0,
+            note=schedule.note,
+            graph=graph,
+            schedule=schedule,
+        )
+        add_report(report)
+        log.info("memsched: %s", report)
+
+    def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
+        kernels = _num_kernels(nodes)
+        add_report(
+            GraphReport(
+                self.name,
+                self.kind,
+                len(nodes),
+                0,
+                0,
+                0,
+                0.0,
+                "stock",
+                "stock",
+                self.seconds,
+                kernels,
+                fallback=self.fallback,
+            )
+        )
+
+
+def _graph_kind() -> str:
+    if V.graph.is_inference:
+        return "inference"
+    return "backward" if V.graph.is_backward else "forward"
+
+
+def _num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:
+    return sum(not isinstance(node, NopKernelSchedulerNode) for node in nodes)
+
+
+def _stock_reorder(nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+    """What Inductor would have done here: its own peak-memory reorder, which our pass switches off."""
+    scheduler = V.graph.scheduler
+    inputs = OrderedSet(V.graph.graph_inputs.keys())
+    outputs = OrderedSet(V.graph.get_output_names())
+    reordered: list[BaseSchedulerNode] = memory.reorder_for_peak_memory(
+        nodes, scheduler.name_to_buf, scheduler.name_to_fused_node, inputs, outputs
+    )
+    return reordered
