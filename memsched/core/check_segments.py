@@ -22,7 +22,9 @@ This file shares no code with `memsched.series_parallel.segments`, which keeps h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+import itertools
+from collections.abc import Callable, Sequence
 
 __all__ = ["Composition", "Postfix", "least_profile"]
 
@@ -47,8 +49,8 @@ def least_profile(program: Postfix, humps: Sequence[int], drops: Sequence[int]) 
         operands = profiles[-count:]
         del profiles[-count:]
         if kind == "P":
-            before = sorted((s for falling, _ in operands for s in falling), key=lambda s: s[0])
-            after = sorted((s for _, rising in operands for s in rising), key=lambda s: -s[1])
+            before = _merged([falling for falling, _ in operands], lambda segment: segment[0])
+            after = _merged([rising for _, rising in operands], lambda segment: -segment[1])
             profiles.append((before, after))
         else:
             joined = operands[0]
@@ -57,6 +59,20 @@ def least_profile(program: Postfix, humps: Sequence[int], drops: Sequence[int]) 
             profiles.append(joined)
     before, after = profiles[0]
     return before + after
+
+
+def _merged(lists: list[list[tuple[int, int]]], key: Callable[[tuple[int, int]], int]) -> list[tuple[int, int]]:
+    """The sorted lists as one; a few segments beside many are inserted, not sorted anew."""
+    lists.sort(key=len)
+    longest = lists.pop()
+    others = list(itertools.chain.from_iterable(lists))
+    if len(others) * 16 > len(longest):
+        longest.extend(others)
+        longest.sort(key=key)
+    else:
+        for segment in others:
+            bisect.insort(longest, segment, key=key)
+    return longest
 
 
 def _one_after_the_other(left: _Profile, right: _Profile) -> _Profile:
