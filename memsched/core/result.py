@@ -85,9 +85,10 @@ class CutCertificate:
 class TreeCertificate:
     """The precedence graph is series-parallel, `tree` decomposes it, and its segments are optimal for it.
 
-    `tree` is nested: an op index, or ["S", ...] in series, or ["P", ...] in parallel.  `freed_by` names for each
-    buffer that has several maximal consumers the one that is taken to free it (buffer, op); with it the problem is
-    the modular one whose optimum, `bound`, the tree yields (Kayaaslan, Lambert, Marchal, Ucar 2018).
+    `tree` is nested: an op index, or ["S", ...] in series, or ["P", ...] in parallel; a tree too deep to nest is one
+    flat list, ["postfix", 3, 5, "P2", ...].  `freed_by` names for each buffer that has several maximal consumers the
+    one that is taken to free it (buffer, op), or several that free it in equal shares; with it the problem is the
+    modular one whose optimum, `bound`, the tree yields (Kayaaslan, Lambert, Marchal, Ucar 2018).
     """
 
     bound: int
