@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-__all__ = ["Flow", "maximum_flow", "minimum_closure"]
+__all__ = ["ClosureNetwork", "Flow", "maximum_flow", "minimum_closure"]
 
 Arc = tuple[int, int, int]
 """(tail, head, capacity)."""
@@ -64,6 +64,60 @@ def minimum_closure(
         outside = set(flow.sink_side)
         return tuple(node for node in range(num_nodes) if node not in outside)
     return tuple(node for node in flow.source_side if node < num_nodes)
+
+
+class ClosureNetwork:
+    """Least closures of one set of weights, asked again and again with other nodes forced in or out.
+
+    Same construction and same answer as `minimum_closure`; requirements may be added between two questions.
+    """
+
+    def __init__(self, weights: Sequence[int], requires: Iterable[tuple[int, int]]) -> None:
+        self._num_nodes = len(weights)
+        self._source, self._sink = self._num_nodes, self._num_nodes + 1
+        self._unbounded = sum(map(abs, weights)) + 1
+        self._negative = sum(weight for weight in weights if weight < 0)
+        # arc 2v is source -> v, arc 2v + 1 is v -> sink
+        self._arcs: list[Arc] = []
+        for node, weight in enumerate(weights):
+            self._arcs += [(self._source, node, max(0, -weight)), (node, self._sink, max(0, weight))]
+        solver = _ortools_max_flow()
+        self._solver = None if solver is None else solver()
+        self._arcs.extend((node, required, self._unbounded) for node, required in requires)
+        if self._solver is not None:
+            for arc in self._arcs:
+                self._solver.add_arc_with_capacity(*arc)
+
+    @property
+    def num_arcs(self) -> int:
+        """Size of the network: what one question costs."""
+        return len(self._arcs)
+
+    def require(self, node: int, required: int) -> None:
+        """From now on a closure with `node` holds `required` too."""
+        self._arcs.append((node, required, self._unbounded))
+        if self._solver is not None:
+            self._solver.add_arc_with_capacity(node, required, self._unbounded)
+
+    def least(self, inside: Iterable[int], outside: Iterable[int]) -> tuple[int, list[int]]:
+        """(weight, nodes) of the least closure that holds `inside` and nothing of `outside`; one must exist."""
+        forced = [2 * node for node in inside] + [2 * node + 1 for node in outside]
+        if self._solver is None:
+            arcs = list(self._arcs)
+            for arc in forced:
+                arcs[arc] = (*arcs[arc][:2], self._unbounded)
+            flow = DinicFlow(self._num_nodes + 2, arcs, self._source, self._sink).solve()
+            value, side = flow.value, list(flow.source_side)
+        else:
+            for arc in forced:
+                self._solver.set_arc_capacity(arc, self._unbounded)
+            status = self._solver.solve(self._source, self._sink)
+            if status != self._solver.OPTIMAL:
+                raise ArithmeticError(f"maximum flow: OR-Tools answered {status}")
+            value, side = self._solver.optimal_flow(), self._solver.get_source_side_min_cut()
+            for arc in forced:
+                self._solver.set_arc_capacity(arc, self._arcs[arc][2])
+        return self._negative + value, [node for node in side if node < self._num_nodes]
 
 
 def maximum_flow(num_nodes: int, arcs: Sequence[Arc], source: int, sink: int) -> Flow:

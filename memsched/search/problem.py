@@ -25,9 +25,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 
 from memsched.core.graph import Graph
-from memsched.search.closure import minimum_closure
+from memsched.search.closure import ClosureNetwork, minimum_closure
 
 __all__ = ["Problem", "SharedTensor", "bits", "mask_of"]
 
@@ -87,6 +88,20 @@ class Problem:
 
     def __len__(self) -> int:
         return len(self.humps)
+
+    def with_precedences(self, ancestors: Sequence[int]) -> Problem:
+        """The same nodes with more precedences, given as a transitive relation: for each node all that come before."""
+        direct = tuple(_without_transitive(before, ancestors) for before in ancestors)
+        return Problem(direct, self.humps, self.deltas, self.shared, self.base, self.ropes)
+
+    @cached_property
+    def granularity(self) -> int:
+        """Every level and every peak differs from `base` by a multiple of this many bytes (0: they never differ)."""
+        return gcd(*self.humps, *self.deltas, *(tensor.size for tensor in self.shared))
+
+    def round_up(self, bound: int) -> int:
+        """The least possible peak that is not below `bound`."""
+        return bound + (self.base - bound) % self.granularity if self.granularity else max(bound, self.base)
 
     @cached_property
     def full(self) -> int:
@@ -167,6 +182,17 @@ class Problem:
     def lift(self, order: Sequence[int]) -> tuple[int, ...]:
         """The order of the original ops that an order of the nodes stands for."""
         return tuple(op for node in order for op in self.ropes[node])
+
+    def closure_network(self) -> ClosureNetwork:
+        """A network whose closures are the down-sets with the tensors that they free; weight = memory - base.
+
+        Nodes keep their numbers, the shared tensors follow.
+        """
+        weights = [*self.deltas, *(-tensor.size for tensor in self.shared)]
+        requires = [(node, before) for node, mask in enumerate(self.predecessors) for before in bits(mask)]
+        for index, tensor in enumerate(self.shared, start=len(self)):
+            requires.extend((index, reader) for reader in bits(tensor.readers))
+        return ClosureNetwork(weights, requires)
 
     def lowest_down_set(self, inner: int, outer: int, *, largest: bool = False) -> int:
         """Of the down-sets between `inner` and `outer` (down-sets themselves) the one with the fewest live bytes.
