@@ -193,6 +193,12 @@ def _segment_table(graph: Graph, relaxation: Relaxation) -> list[str]:
 _ROW = 18
 _INDENT = 22
 _PROFILE_HEIGHT = 220
+_PROFILE_WIDTH = 740
+_MAX_LABELLED_SEGMENTS = 16
+_ARROW = (
+    '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+    'orient="auto"><path d="M0 0L10 5L0 10z" fill="#888"/></marker></defs>'
+)
 _COLOURS = {"Series": "#2b6cb0", "Parallel": "#c05621"}
 
 
@@ -232,6 +238,7 @@ def _svg_line(points: Sequence[tuple[float, float]], colour: str, extra: str = "
 
 def _svg_tree(graph: Graph, tree: Tree, top: int) -> tuple[list[str], int, int]:
     """The tree, root at the left, one node a row; the parts, the height and the width that they need."""
+    lines: list[str] = []
     parts: list[str] = []
     places: list[tuple[float, float]] = []
     widest = 0.0
@@ -243,7 +250,7 @@ def _svg_tree(graph: Graph, tree: Tree, top: int) -> tuple[list[str], int, int]:
         places.append((x, y))
         if parent >= 0:
             parent_x, parent_y = places[parent]
-            parts.insert(0, _svg_line([(parent_x, parent_y), (parent_x, y), (x, y)], "#aaa"))
+            lines.append(_svg_line([(parent_x, parent_y), (parent_x, y), (x, y)], "#aaa"))
         name = _label(graph, node)
         if isinstance(node, int):
             parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="3" fill="#444"/>')
@@ -253,18 +260,17 @@ def _svg_tree(graph: Graph, tree: Tree, top: int) -> tuple[list[str], int, int]:
             parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="7" fill="{colour}"/>')
             parts.append(_svg_text(x, y + 4, "S" if isinstance(node, Series) else "P", 10, "white", "middle"))
         widest = max(widest, x + 20 + 7.5 * len(name))
-    return parts, top + (len(places) + 2) * _ROW, int(widest) + 10
+    return lines + parts, top + (len(places) + 2) * _ROW, int(widest) + 10
 
 
 def _svg_n(graph: Graph, witness: InducedN, top: int) -> tuple[list[str], int]:
     """The four ops of an N and its three arrows; the parts, and the height that they need."""
     ops = (witness.a, witness.b, witness.c, witness.d)
     places = {op: (30.0 if at < 2 else 330.0, top + 30.0 + 80 * (at % 2)) for at, op in enumerate(ops)}
-    parts = [_svg_text(10, top + 4, "Four ops form an N: no other two of them are ordered.")]
+    parts = [_ARROW, _svg_text(10, top + 4, "Four ops form an N: no other two of them are ordered.")]
     for before, after in ((witness.a, witness.c), (witness.a, witness.d), (witness.b, witness.d)):
         (x, y), (other_x, other_y) = places[before], places[after]
-        parts.append(_svg_line([(x + 8, y), (other_x - 8, other_y)], "#888"))
-        parts.append(f'<circle cx="{other_x - 8:g}" cy="{other_y:g}" r="3" fill="#888"/>')
+        parts.append(_svg_line([(x + 8, y), (other_x - 8, other_y)], "#888", ' marker-end="url(#arrow)"'))
     for op, (x, y) in places.items():
         parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="5" fill="#c53030"/>')
         parts.append(_svg_text(x, y - 10, graph.ops[op].name))
@@ -272,32 +278,38 @@ def _svg_n(graph: Graph, witness: InducedN, top: int) -> tuple[list[str], int]:
 
 
 def _svg_profile(graph: Graph, relaxation: Relaxation, top: int) -> list[str]:
-    """Hills and valleys of the order over the ops that have run; segments are shaded in turn."""
+    """Live bytes over the ops in the order in which they run; each segment shaded, with its hill and its valley."""
     problem = modular_problem(graph, _freers(graph, relaxation))
     hills = _hills(graph, relaxation)
-    highest = max(1, relaxation.bound)
-    left, width = 20.0, 740.0
+    total = len(graph.ops)
     base = top + _PROFILE_HEIGHT
     parts: list[str] = []
     points: list[tuple[float, float]] = []
-    level, done, total = problem.start, 0, len(graph.ops)
+
+    def place(step: float, level: int) -> tuple[float, float]:
+        return 20 + _PROFILE_WIDTH * step / total, base - _PROFILE_HEIGHT * level / max(1, relaxation.bound)
+
+    level, done = problem.start, 0
     for number, hill in enumerate(hills):
-        x = left + width * done / total
-        shade = "#ebf4ff" if number % 2 else "#fffaf0"
-        span = width * len(hill.ops) / total
-        parts.append(f'<rect x="{x:g}" y="{top}" width="{span:g}" height="{_PROFILE_HEIGHT}" fill="{shade}"/>')
+        left, right = place(done, 0)[0], place(done + len(hill.ops), 0)[0]
+        shade = "#e6effa" if number % 2 else "#fdf3e1"
+        size = f'width="{right - left:g}" height="{_PROFILE_HEIGHT}"'
+        parts.append(f'<rect x="{left:g}" y="{top}" {size} fill="{shade}"/>')
+        for value, colour in ((hill.hill, "#c53030"), (hill.valley, "#2f855a")):
+            height = place(0, value)[1]
+            parts.append(_svg_line([(left, height), (right, height)], colour, ' stroke-dasharray="3 2"'))
+            if len(hills) <= _MAX_LABELLED_SEGMENTS:
+                parts.append(_svg_text(left + 2, height - 3, f"{value:,}", 9, colour))
         for op in hill.ops:
-            step = left + width * done / total
-            peak = base - _PROFILE_HEIGHT * (level + problem.humps[op]) / highest
-            level += problem.humps[op] - problem.drops[op]
-            after = base - _PROFILE_HEIGHT * level / highest
+            peak, level = level + problem.humps[op], level + problem.humps[op] - problem.drops[op]
+            points += [place(done, peak), place(done + 0.6, peak), place(done + 1, level)]
             done += 1
-            points += [(step, peak), (left + width * (done - 0.4) / total, peak), (left + width * done / total, after)]
     parts.append(_svg_line(points, "#2c5282"))
-    parts.append(_svg_line([(left, base), (left + width, base)], "#444"))
+    parts.append(_svg_line([place(0, 0), place(total, 0)], "#444"))
     kind = "peak" if relaxation.closed else "lower bound"
-    parts.append(_svg_text(left, base + 18, f"{len(hills)} segments of {total} ops; {kind} {relaxation.bound:,} bytes"))
+    legend = f"{len(hills)} segments of {total} ops, {kind} {relaxation.bound:,} bytes; red: hill, green: valley"
+    parts.append(_svg_text(20, base + 18, legend))
     if relaxation.freed_by:
         note = "buffers with several last readers are freed at a designated one"
-        parts.append(_svg_text(left, base + 34, note, colour="#777"))
+        parts.append(_svg_text(20, base + 34, note, colour="#777"))
     return parts
