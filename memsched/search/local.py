@@ -35,14 +35,24 @@ from memsched.search.local_window import WindowCutter, reorder_window
 
 __all__ = ["improve"]
 
-_STEPS_PER_UNIT = 25
-"""Replayed steps that count as one unit of work."""
-_CUT_WORK_PER_UNIT = 60
-_MAX_CACHED_BYTES = 1 << 26
-_CUTS_WITHOUT_GAIN = 15
-_WINDOWS_WITHOUT_GAIN = 200
+_OPS_PER_UNIT = 2
+"""Ops of which the stock orders and the tables cost one unit of work (about 50 microseconds)."""
+_STEPS_PER_UNIT = 20
+"""Replayed steps that cost one unit."""
+_CUT_WORK_PER_UNIT = 45
+"""Ops, buffers and arcs of a minimum cut that cost one unit."""
+_UNITS_PER_STATE = 1
+"""What expanding a state of a window costs."""
+_WINDOW_STATES = 150
+"""States after which an exact window is given up."""
+_CUTS_WITHOUT_GAIN = 8
+"""Cuts in a row that lower no peak, after which a descent ends."""
+_WINDOWS_WITHOUT_GAIN = 60
+"""Windows in a row that lower nothing, after which the search starts again from another order."""
 _NUM_HOT = 128
-_WINDOW_STATES = 300
+"""How many of the largest steps are candidates for the middle of a window."""
+_MAX_CACHED_BYTES = 1 << 26
+"""Down-sets of ops are kept up to this many bytes."""
 
 
 def improve(graph: Graph, order: Sequence[int], *, floor: int = 0, budget: Budget, seed: int = 0) -> tuple[int, ...]:
@@ -52,7 +62,9 @@ def improve(graph: Graph, order: Sequence[int], *, floor: int = 0, budget: Budge
     budget: the work that may be spent; the answer does not depend on the clock unless `budget.timed_out`.
     """
     search = _LocalSearch(graph, order, floor, budget, seed)
-    for start in (tuple(order), *stock_orders(graph).values()):
+    budget.spend(len(graph) // _OPS_PER_UNIT)
+    starts = dict.fromkeys((tuple(order), *stock_orders(graph).values()))
+    for start in starts:
         search.descend(start)
     search.load_best()
     search.windows()
@@ -95,13 +107,16 @@ class _LocalSearch:
             priority = [0.0] * len(self.graph)
             for at, op in enumerate(self.best_order):
                 priority[op] = at + draw.gauss(0.0, spread)
-        self.descend(priority_order(self.graph, priority))
+        self.descend(priority_order(self.graph, priority), stay=draw.random() < 0.5)
         self.windows()
 
     # ------------------------------------------------------------------ cut descent
 
-    def descend(self, order: Sequence[int]) -> None:
-        """Reroute `order` through the cut of its largest step, again and again, each op once; stay at the best."""
+    def descend(self, order: Sequence[int], stay: bool = False) -> None:
+        """Reroute `order` through the cut of its largest step, again and again, each op once; stay at the best.
+
+        stay: the op of the step keeps its place among those that follow the down-set; otherwise it may also come first.
+        """
         timeline = self._timeline
         timeline.load(order)
         self.budget.spend(1 + len(self.graph) // _STEPS_PER_UNIT)
@@ -115,7 +130,7 @@ class _LocalSearch:
                 break
             op = ops[at]
             cut_once.add(op)
-            self._reroute(op, self._down_set(op))
+            self._reroute(op, self._down_set(op), stay)
             peak = max(timeline.step_peaks)
             without_gain += 1
             if peak < least:
@@ -136,7 +151,7 @@ class _LocalSearch:
                 self._down_sets[op] = done
         return done
 
-    def _reroute(self, op: int, done: bytearray) -> None:
+    def _reroute(self, op: int, done: bytearray, stay: bool) -> None:
         """Run the down-set first, then `op` at once or where it stood, whichever needs less.
 
         Only the positions between the first gap in the down-set and its last op (or `op`) change.
@@ -146,10 +161,13 @@ class _LocalSearch:
         start = next(at for at, other in enumerate(order) if not done[other])
         last = next((at for at in range(len(order) - 1, -1, -1) if done[order[at]]), 0)
         stop = max(last, timeline.position[op]) + 1
-        self._replace_by_better(start, stop, reroute(order[start:stop], done), reroute(order[start:stop], done, op))
-        self.budget.spend(1 + (len(order) + 4 * (stop - start)) // _STEPS_PER_UNIT // 2)
+        candidates = [reroute(order[start:stop], done)]
+        if not stay:
+            candidates.append(reroute(order[start:stop], done, op))
+        self._replace_by_better(start, stop, candidates)
+        self.budget.spend(1 + (len(order) + 2 * len(candidates) * (stop - start)) // _STEPS_PER_UNIT // 2)
 
-    def _replace_by_better(self, start: int, stop: int, *candidates: list[int]) -> None:
+    def _replace_by_better(self, start: int, stop: int, candidates: Sequence[list[int]]) -> None:
         """Replace the window by the candidate of least largest step, the first one on ties."""
         replays = [self._timeline.replay(start, stop, ops) for ops in candidates]
         best = min(range(len(candidates)), key=lambda index: max(replays[index][0]))
@@ -189,7 +207,7 @@ class _LocalSearch:
         if at is not None:
             return list(self._cutter.cut_window(start, stop, at)), 1 + (stop - start) // _STEPS_PER_UNIT
         ops, num_states = reorder_window(self._timeline, start, stop, _WINDOW_STATES)
-        return [] if ops is None else [ops], num_states
+        return [] if ops is None else [ops], num_states * _UNITS_PER_STATE
 
     def _accept(self, start: int, stop: int, ops: list[int], replay: Replay, peak: int, threshold: int) -> bool:
         """Take the window unless it raises the peak or the bytes above the threshold; whether these fell."""
