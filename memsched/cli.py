@@ -14,21 +14,24 @@ Exit codes: 0 done, 2 bad input (one line on stderr that names the file and the 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from memsched import __version__
 from memsched.core.check import CheckError, check_certificate, check_order
 from memsched.core.graph import Graph, GraphError
-from memsched.core.graphio import FormatError, Plan, plan_to_json, read_graph, read_plan, write_json
+from memsched.core.graphio import FormatError, Plan, atomic_write, plan_to_json, read_graph, read_plan, write_json
 from memsched.core.peak import live_buffers, memory_profile, peak_bytes
 from memsched.core.result import Certificate, CutCertificate, EndpointCertificate, Options, Schedule, Status
 from memsched.search.heuristics import stock_orders
 from memsched.search.solver import METHODS, SolverError, solve
+from memsched.series_parallel.recognize import Decomposition, recognize
+from memsched.series_parallel.tree import to_json
 
 __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "Command", "main"]
 
@@ -50,6 +53,8 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.  Bad input is one line on stderr, never a traceback."""
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may not fit the terminal's encoding
     try:
         exit_code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -211,6 +216,40 @@ def _method_of(certificate: Certificate | None) -> str:
     return getattr(certificate, "method", "nobody" if certificate is None else "series-parallel tree")
 
 
+# ---- tree
+
+
+def _declare_tree(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("graph", metavar="GRAPH")
+    parser.add_argument("--segments", action="store_true", help="add the hills and valleys of every node")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("-o", "--output", metavar="SVG", help="draw to this file instead of printing text")
+    form.add_argument("--json", action="store_true", help="print the tree, or the four ops that forbid one")
+
+
+def _tree(arguments: argparse.Namespace) -> int:
+    graph = read_graph(arguments.graph)
+    if arguments.json:
+        print(json.dumps(_tree_json(graph), separators=(",", ":")))
+        return EXIT_DONE
+    from memsched.report.tree import render_svg, render_text
+
+    if arguments.output:
+        atomic_write(arguments.output, render_svg(graph, arguments.segments).encode(errors="backslashreplace"))
+    else:
+        print(render_text(graph, arguments.segments), end="")
+    return EXIT_DONE
+
+
+def _tree_json(graph: Graph) -> dict[str, object]:
+    """The decomposition in the form of `TreeCertificate.tree`, or the induced N a -> c, a -> d, b -> d."""
+    found = recognize(graph)
+    answer: dict[str, object] = {"name": graph.name, "ops": len(graph.ops)}
+    if isinstance(found, Decomposition):
+        return answer | {"series_parallel": True, "tree": to_json(found.tree)}
+    return answer | {"series_parallel": False, "induced_n": asdict(found)}
+
+
 # ---- text
 
 
@@ -218,8 +257,14 @@ def _bytes(count: int) -> str:
     return f"{count:,} bytes"
 
 
+def _printable(text: str) -> str:
+    """`text` with what a terminal must not be sent (line breaks, escapes, lone surrogates) written out."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
     """Three columns, the last one to the right: by rich when it is installed, else in plain text."""
+    rows = [(_printable(first), _printable(second), _printable(third)) for first, second, third in rows]
     try:
         from rich.console import Console
         from rich.table import Table
@@ -240,6 +285,7 @@ def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
 
 COMMANDS: tuple[Command, ...] = (
     Command("solve", "order a graph for least peak memory", _declare_solve, _solve),
+    Command("tree", "the series-parallel decomposition of a graph, or why it has none", _declare_tree, _tree),
     Command("verify", "check a plan without a solver: order, peak, certificate", _declare_verify, _verify),
 )
 """Every subcommand, in the order of the help text."""

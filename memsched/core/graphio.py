@@ -114,7 +114,16 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
         "stage": graph.stage,
         "ops": [{"name": op.name, "kind": op.kind} | more for op, more in zip(graph.ops, workspaces, strict=True)],
         "order_edges": [list(edge) for edge in graph.order_edges],
-        "buffers": [asdict(buffer) for buffer in graph.buffers],
+        "buffers": [
+            {
+                "name": buffer.name,
+                "size": buffer.size,
+                "producer": buffer.producer,
+                "consumers": list(buffer.consumers),
+                "kept": buffer.kept,
+            }
+            for buffer in graph.buffers
+        ],
         "stock_peaks": dict(graph.stock_peaks),
     }
 

@@ -88,7 +88,7 @@ def solve(graph: Graph, options: Options | None = None, start_orders: Sequence[S
     for order in start_orders:
         state.offer(order, "given")
     for stage in _STAGES_OF[options.method]:
-        if state.closed:
+        if state.closed or (stage is not _STOCK and state.out_of_budget):
             break
         _run(stage, state)
     return Schedule(

@@ -32,8 +32,9 @@ _TREE_SHARE = 0.2
 _FIRST_VALLEY_SHARE = 0.1
 _LOCAL_SHARE = 0.75
 _KERNEL_SHARE = 0.5
-_WIDEST_SEARCH = 20_000
+_WIDEST_SEARCH = 10_000
 """Ops up to which the methods run whose masks take ops^2 bits."""
+_NODES_PER_UNIT = 1000
 _WORK_PER_SECOND = 0.25
 """Deterministic work that a second of the limit buys a solver: low enough that the clock does not stop it."""
 _LARGEST_MODEL = 120
@@ -117,13 +118,15 @@ def _search(state: State, budget: Budget) -> None:
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
+    states = _states_for(budget, len(state.graph.ops))
     found = exact_search(
         state.graph,
         lower_bound=state.lower_bound,
         upper_bound=state.peak,
-        budget=budget,
+        budget=states,
         incumbent=state.order,
     )
+    _pay_for(states, budget, len(state.graph.ops))
     if found.order is not None:
         state.offer(found.order, "valley")
     _prove_by_search(state, found.lower_bound, found.states)
@@ -139,10 +142,27 @@ def kernel(state: State) -> None:
     share = state.budget.part(_KERNEL_SHARE)
     small = kernelize(state.graph, share)
     state.budget.give_back(share)
-    found = exact_search(small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=state.budget)
+    states = _states_for(state.budget, len(small.problem))
+    found = exact_search(small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=states)
+    _pay_for(states, state.budget, len(small.problem))
     if found.order is not None:
         state.offer(small.lift(found.order), "kernel")
     _prove_by_search(state, found.lower_bound, found.states)
+
+
+def _states_for(budget: Budget, num_nodes: int) -> Budget:
+    """How many states `budget` buys: a state is a mask, and masks of many nodes cost more than a unit."""
+    return Budget(budget.units // _units_per_state(num_nodes), budget.deadline)
+
+
+def _pay_for(states: Budget, budget: Budget, num_nodes: int) -> None:
+    """Take what the search has spent, in units, from the budget that bought the states."""
+    spent = budget.units // _units_per_state(num_nodes) - states.units
+    budget.spend(max(0, spent) * _units_per_state(num_nodes))
+
+
+def _units_per_state(num_nodes: int) -> int:
+    return 1 + (num_nodes // _NODES_PER_UNIT) ** 2
 
 
 def _prove_by_search(state: State, bound: int, num_states: int) -> None:

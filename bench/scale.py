@@ -1,0 +1,86 @@
+"""How does `solve` scale?  `python -m bench.scale [--ops 20000] [--time-limit 5]`: seconds and memory by stage.
+
+Chains, wide graphs (one source, one sink, everything else between), layered graphs (20 ops wide) and series-parallel
+graphs; see `tests.test_solver`.  Columns: CPU seconds of every stage, of the whole, and the largest resident size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from memsched.core.graph import Buffer, Graph, Op
+from memsched.core.result import Options
+from memsched.search import solver
+from memsched.search.state import State
+from tests.test_solver import chain, layered, wide
+
+
+def series_parallel(num_ops: int) -> Graph:
+    """A two-terminal series-parallel graph: edges are subdivided, or doubled by a path, at random; a buffer on each."""
+    rng = random.Random(4)
+    edges = [(0, 1)]
+    for new in range(2, num_ops):
+        at = rng.randrange(len(edges))
+        before, after = edges[at]
+        if rng.random() < 0.5:
+            edges[at] = (before, new)
+        else:
+            edges.append((before, new))
+        edges.append((new, after))
+    buffers = [Buffer(f"b{at}", rng.randint(1, 1000), before, (after,)) for at, (before, after) in enumerate(edges)]
+    return Graph("series-parallel", tuple(Op(f"op{op}") for op in range(num_ops)), tuple(buffers))
+
+
+KINDS: dict[str, Callable[[int], Graph]] = {
+    "chain": chain,
+    "wide": wide,
+    "layered": layered,
+    "series-parallel": series_parallel,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line for each kind of graph."""
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--ops", type=int, default=20_000)
+    parser.add_argument("--time-limit", type=float, default=5.0)
+    parser.add_argument("--kind", choices=tuple(KINDS), action="append")
+    arguments = parser.parse_args(argv)
+    plain = solver._STAGES_OF["auto"]
+    for kind in arguments.kind or KINDS:
+        graph = KINDS[kind](arguments.ops)
+        seconds: dict[str, float] = {}
+        stages = tuple(_timed(stage, seconds) for stage in plain)
+        solver._STAGES_OF["auto"] = stages
+        started = time.process_time()
+        schedule = solver.solve(graph, Options(time_limit_s=arguments.time_limit))
+        total = time.process_time() - started
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        shares = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
+        print(
+            f"{kind:16} {arguments.ops} ops: {total:6.2f} s CPU, {schedule.seconds:6.2f} s wall, {memory:.2f} GiB; "
+            f"{schedule.status.value}, gap {schedule.gap:.2%}, {schedule.method}; {shares}; {schedule.note}",
+            flush=True,
+        )
+    return 0
+
+
+def _timed(stage: solver.Stage, seconds: dict[str, float]) -> solver.Stage:
+    def run(state: State) -> None:
+        started = time.process_time()
+        try:
+            stage.run(state)
+        finally:
+            seconds[stage.name] = seconds.get(stage.name, 0.0) + time.process_time() - started
+
+    return dataclasses.replace(stage, run=run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
