@@ -41,9 +41,9 @@ _STEPS_PER_UNIT = 20
 """Replayed steps that cost one unit."""
 _CUT_WORK_PER_UNIT = 45
 """Ops, buffers and arcs of a minimum cut that cost one unit."""
-_UNITS_PER_STATE = 1
-"""What expanding a state of a window costs."""
-_WINDOW_STATES = 150
+_STATES_PER_UNIT = 2
+"""States of an exact window that cost one unit."""
+_WINDOW_STATES = 500
 """States after which an exact window is given up."""
 _CUTS_WITHOUT_GAIN = 8
 """Cuts in a row that lower no peak, after which a descent ends."""
@@ -207,7 +207,7 @@ class _LocalSearch:
         if at is not None:
             return list(self._cutter.cut_window(start, stop, at)), 1 + (stop - start) // _STEPS_PER_UNIT
         ops, num_states = reorder_window(self._timeline, start, stop, _WINDOW_STATES)
-        return [] if ops is None else [ops], num_states * _UNITS_PER_STATE
+        return [] if ops is None else [ops], num_states // _STATES_PER_UNIT
 
     def _accept(self, start: int, stop: int, ops: list[int], replay: Replay, peak: int, threshold: int) -> bool:
         """Take the window unless it raises the peak or the bytes above the threshold; whether these fell."""

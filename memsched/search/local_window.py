@@ -9,7 +9,7 @@ with the least largest step, by best-first search over the sets of ops that have
 
 A step that does not raise the level and fits under what the path already costs is taken at once: doing it now cannot
 hurt what follows (users of best-first search over down-sets call it a safe step; algebraically a valley commit of one
-op).  The search gives up when it has expanded its number of states.
+op).  The search gives up when it has generated its number of states.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class WindowCutter:
 def reorder_window(timeline: Timeline, start: int, stop: int, max_states: int) -> tuple[list[int] | None, int]:
     """Ops of [start, stop) in an order whose largest step is least and below the present one; None if there is none.
 
-    Also returns the number of states expanded; after `max_states` the search gives up.
+    Also returns the number of states generated; after `max_states` the search gives up.
     """
     search = _WindowSearch(timeline, start, stop)
     path = search.run(max(timeline.step_peaks[start:stop]), max_states)
     ops = timeline.order[start:stop]
-    return (None if path is None else [ops[local] for local in path]), search.num_expanded
+    return (None if path is None else [ops[local] for local in path]), search.num_states
 
 
 _State = tuple[int, int, int, list[int]]
@@ -107,7 +107,7 @@ class _WindowSearch:
         ops = timeline.order[start:stop]
         predecessors = timeline.graph.predecessors
         position = timeline.position
-        self.num_expanded = 0
+        self.num_states = 0
         self._level = timeline.levels[start]
         self._ends = max(self._level, timeline.levels[stop])
         self._hump = [timeline.hump[op] for op in ops]
@@ -153,13 +153,13 @@ class _WindowSearch:
                 continue
             if done == full:
                 return _path(came, done)
-            self.num_expanded += 1
-            if self.num_expanded > max_states:
+            if self.num_states > max_states:
                 return None
             for local in ready:
                 step = max(largest, level + self._hump[local])
                 if step >= ceiling:
                     continue
+                self.num_states += 1
                 state = self._run_one(local, done, level, ready)
                 other, other_level, other_ready, steps = self._safe_steps(*state, step)
                 if step < cost.get(other, ceiling):
