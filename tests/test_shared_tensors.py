@@ -14,7 +14,6 @@ from memsched.core.peak import peak_bytes
 from memsched.core.result import Status, TreeCertificate
 from memsched.search.budget import Budget
 from memsched.series_parallel.order import designated_freers, maximal_consumers, modular_problem, order_series_parallel
-from memsched.series_parallel.realizer import realizer_of
 from memsched.series_parallel.recognize import Decomposition, recognize
 from memsched.series_parallel.shared import is_exact, shared_buffers, solve_series_parallel
 from memsched.series_parallel.tree import Tree, to_json
@@ -78,7 +77,7 @@ def test_relaxed_memory_is_below_the_true_one_at_every_point() -> None:
     rng = random.Random(43)
     for graph in shared_graphs(100, seed=43):
         tree = decomposed(graph)
-        consumers = maximal_consumers(graph, realizer_of(tree, len(graph)))
+        consumers = maximal_consumers(graph, tree)
         freers = [tuple(rng.sample(ops, rng.randint(1, len(ops)))) if ops else () for ops in consumers]
         problem = modular_problem(graph, freers)
         order = random_order(graph, rng)
@@ -125,7 +124,7 @@ def test_equal_shares_lose_no_byte() -> None:
     """7 bytes for three readers: 3, 2, 2."""
     graph = Graph("fork", tuple(map(Op, "abcd")), (Buffer("X", 7, 0, (1, 2, 3)),))
     tree = decomposed(graph)
-    freers = designated_freers(graph, realizer_of(tree, 4), ((0, 1), (0, 2), (0, 3)))
+    freers = designated_freers(graph, tree, ((0, 1), (0, 2), (0, 3)))
     assert modular_problem(graph, freers).drops == (0, 3, 2, 2)
 
 
@@ -137,7 +136,7 @@ def test_a_fixpoint_proves_an_order_optimal() -> None:
     ops = (Op("dy"), Op("dW"), Op("dX", workspace=10))
     buffers = (Buffer("dy", 8, 0, (1, 2)), Buffer("dW", 9, 1, (), True), Buffer("dX", 1, 2, (), True))
     graph = Graph("backward", ops, buffers)
-    assert shared_buffers(maximal_consumers(graph, realizer_of(decomposed(graph), 3))) == [0]
+    assert shared_buffers(maximal_consumers(graph, decomposed(graph))) == [0]
     assert order_series_parallel(graph, decomposed(graph), ((0, 1),)) == ((0, 2, 1), 19)
     schedule = solve_series_parallel(graph)
     assert schedule is not None

@@ -29,7 +29,6 @@ from html import escape
 
 from memsched.core.graph import Graph
 from memsched.series_parallel.order import designated_freers, modular_problem
-from memsched.series_parallel.realizer import realizer_of
 from memsched.series_parallel.recognize import (
     Bridge,
     Decomposition,
@@ -144,7 +143,7 @@ def _segment_notes(graph: Graph, tree: Tree, relaxation: Relaxation) -> dict[int
 
 
 def _freers(graph: Graph, relaxation: Relaxation) -> Sequence[Sequence[int]]:
-    return designated_freers(graph, realizer_of(relaxation.tree, len(graph.ops)), relaxation.freed_by)
+    return designated_freers(graph, relaxation.tree, relaxation.freed_by)
 
 
 def _segment_list(segments: Sequence[Segment]) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from memsched.core.graph import Graph
-from memsched.series_parallel.realizer import Realizer, realizer_of
+from memsched.series_parallel.realizer import realizer_of
 from memsched.series_parallel.segments import flatten, segments_of
 from memsched.series_parallel.tree import Tree
 
@@ -53,12 +53,15 @@ class ModularProblem:
         return peak
 
 
-def maximal_consumers(graph: Graph, realizer: Realizer) -> list[tuple[int, ...]]:
+def maximal_consumers(graph: Graph, tree: Tree) -> list[tuple[int, ...]]:
     """For each buffer its consumers that precede no other one: one of them reads it last.  None for a kept buffer."""
-    return [
-        () if buffer.kept else buffer.consumers if len(buffer.consumers) < 2 else realizer.maximal(buffer.consumers)
-        for buffer in graph.buffers
-    ]
+    maximal = [() if buffer.kept else buffer.consumers for buffer in graph.buffers]
+    contested = [index for index, consumers in enumerate(maximal) if len(consumers) > 1]
+    if contested:
+        realizer = realizer_of(tree, len(graph.ops))
+        for index in contested:
+            maximal[index] = realizer.maximal(maximal[index])
+    return maximal
 
 
 def modular_problem(graph: Graph, freers: Freers) -> ModularProblem:
@@ -80,7 +83,7 @@ def modular_problem(graph: Graph, freers: Freers) -> ModularProblem:
     return ModularProblem(graph.start_bytes, tuple(humps), tuple(drops))
 
 
-def designated_freers(graph: Graph, realizer: Realizer, freed_by: Iterable[tuple[int, int]]) -> Freers:
+def designated_freers(graph: Graph, tree: Tree, freed_by: Iterable[tuple[int, int]]) -> Freers:
     """The freers that `TreeCertificate.freed_by` means: the (buffer, op) that are named, else the one maximal consumer.
 
     Raises:
@@ -92,7 +95,7 @@ def designated_freers(graph: Graph, realizer: Realizer, freed_by: Iterable[tuple
             raise ValueError(f"freed_by: op {op} does not read buffer {index}")
         named.setdefault(index, []).append(op)
     freers = []
-    for index, maximal in enumerate(maximal_consumers(graph, realizer)):
+    for index, maximal in enumerate(maximal_consumers(graph, tree)):
         if len(maximal) > 1 and index not in named:
             raise ValueError(f"freed_by: buffer {graph.buffers[index].name!r} has {len(maximal)} maximal consumers")
         freers.append(tuple(named.get(index, maximal)))
@@ -112,7 +115,7 @@ def order_series_parallel(
     Raises:
         ValueError: `freed_by` does not fit the graph.
     """
-    problem = modular_problem(graph, designated_freers(graph, realizer_of(tree, len(graph.ops)), freed_by))
+    problem = modular_problem(graph, designated_freers(graph, tree, freed_by))
     order = order_of_least_peak(tree, problem)
     return order, problem.peak_of(order)
 

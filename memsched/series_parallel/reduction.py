@@ -50,13 +50,17 @@ class Network:
     """A network under reduction.
 
     `out[u]` maps each head w to the label of the one arc u -> w; `into[w]` holds the tails.  A label below
-    `num_labels` is an original arc; another one is the composition `(is_series, left, right)` of two smaller labels.
+    `num_labels` is an original arc; label `num_labels + k` is composition k, of the
+    smaller labels `left[k]` and `right[k]`.
     """
 
     def __init__(self, num_vertices: int, source: int, sink: int, arcs: Iterable[Arc], num_labels: int) -> None:
         self.source, self.sink = source, sink
         self.num_labels = num_labels
-        self.compositions: list[tuple[bool, int, int]] = []
+        # three parallel lists, as a tuple for each composition costs the garbage collector more than the reductions
+        self.is_series: list[bool] = []
+        self.left: list[int] = []
+        self.right: list[int] = []
         self.out: list[dict[int, int]] = [{} for _ in range(num_vertices)]
         self.into: list[dict[int, None]] = [{} for _ in range(num_vertices)]
         for label, tail, head in arcs:
@@ -73,8 +77,10 @@ class Network:
         return True
 
     def _compose(self, is_series: bool, left: int, right: int) -> int:
-        self.compositions.append((is_series, left, right))
-        return self.num_labels + len(self.compositions) - 1
+        self.is_series.append(is_series)
+        self.left.append(left)
+        self.right.append(right)
+        return self.num_labels + len(self.left) - 1
 
     def _is_simple(self, vertex: int) -> bool:
         inner = vertex != self.source and vertex != self.sink
@@ -105,7 +111,7 @@ class Network:
     def _tree_of(self, root: int) -> Tree:
         """Flatten the binary compositions below `root`; children of a Parallel in the order of their smallest leaf."""
         smallest = list(range(self.num_labels))
-        for _, left, right in self.compositions:
+        for left, right in zip(self.left, self.right, strict=True):
             smallest.append(min(smallest[left], smallest[right]))
         if root < self.num_labels:
             return root
@@ -117,7 +123,7 @@ class Network:
         # a label that has been built is replaced by its tree; leaves are their own
         trees: dict[int, Tree] = {}
         for label, parts in zip(reversed(compositions), reversed(members), strict=True):
-            if self.compositions[label - self.num_labels][0]:
+            if self.is_series[label - self.num_labels]:
                 trees[label] = Series(tuple([trees.get(part, part) for part in parts]))
             else:
                 parts.sort(key=smallest.__getitem__)
@@ -126,19 +132,15 @@ class Network:
 
     def _members(self, label: int) -> list[int]:
         """The children of `label` in the flattened tree: its parts, with parts of the same kind dissolved."""
-        compositions, num_labels = self.compositions, self.num_labels
-        is_series, left, right = compositions[label - num_labels]
+        num_labels, is_series = self.num_labels, self.is_series
+        kind = is_series[label - num_labels]
         parts: list[int] = []
-        stack = [right, left]
+        stack = [label]
         while stack:
             part = stack.pop()
-            if part < num_labels:
-                parts.append(part)
-                continue
-            other_kind, left, right = compositions[part - num_labels]
-            if other_kind == is_series:
-                stack.append(right)
-                stack.append(left)
+            if part >= num_labels and is_series[part - num_labels] == kind:
+                stack.append(self.right[part - num_labels])
+                stack.append(self.left[part - num_labels])
             else:
                 parts.append(part)
         return parts
@@ -152,8 +154,8 @@ class Network:
             if part < self.num_labels:
                 arcs.append(part)
                 continue
-            is_series, left, right = self.compositions[part - self.num_labels]
-            stack.extend((right, left) if is_series else (left,))
+            at = part - self.num_labels
+            stack.extend((self.right[at], self.left[at]) if self.is_series[at] else (self.left[at],))
         return arcs
 
 

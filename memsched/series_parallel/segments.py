@@ -39,7 +39,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from memsched.series_parallel.tree import Series, Tree, post_order
+from memsched.series_parallel.tree import Parallel, Series, Tree, post_order
 
 __all__ = [
     "Block",
@@ -259,7 +259,10 @@ def segments_of(tree: Tree, humps: Sequence[int], drops: Sequence[int]) -> list[
     algebra = SegmentAlgebra()
     blocks: list[Block] = []
     for node in post_order(tree):
-        _compose(algebra, blocks, node, humps, drops)
+        if isinstance(node, int):
+            blocks.append(Segment(humps[node], drops[node], node))
+        else:
+            _compose(algebra, blocks, node)
     return algebra.segments(blocks[0])
 
 
@@ -268,17 +271,15 @@ def segments_of_nodes(tree: Tree, humps: Sequence[int], drops: Sequence[int]) ->
     algebra = SegmentAlgebra()
     blocks: list[Block] = []
     for node in post_order(tree):
-        _compose(algebra, blocks, node, humps, drops)
+        if isinstance(node, int):
+            blocks.append(Segment(humps[node], drops[node], node))
+        else:
+            _compose(algebra, blocks, node)
         yield node, algebra.segments(blocks[-1])
 
 
-def _compose(
-    algebra: SegmentAlgebra, blocks: list[Block], node: Tree, humps: Sequence[int], drops: Sequence[int]
-) -> None:
+def _compose(algebra: SegmentAlgebra, blocks: list[Block], node: Series | Parallel) -> None:
     """Replace the blocks of the node's children, the last on the stack, by the block of the node."""
-    if isinstance(node, int):
-        blocks.append(Segment(humps[node], drops[node], node))
-        return
     parts = blocks[-len(node.children) :]
     del blocks[-len(node.children) :]
     blocks.append(algebra.series(parts) if isinstance(node, Series) else algebra.parallel(parts))

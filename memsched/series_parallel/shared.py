@@ -37,7 +37,6 @@ from memsched.series_parallel.order import (
     modular_problem,
     order_of_least_peak,
 )
-from memsched.series_parallel.realizer import realizer_of
 from memsched.series_parallel.recognize import Decomposition, recognize
 from memsched.series_parallel.tree import Tree, to_json
 
@@ -65,7 +64,7 @@ def shared_buffers(consumers: Sequence[Sequence[int]]) -> list[int]:
 
 def is_exact(graph: Graph, tree: Tree) -> bool:
     """Whether every buffer has one op that frees it in every order, so that the peak of the tree is the optimum."""
-    return not shared_buffers(maximal_consumers(graph, realizer_of(tree, len(graph.ops))))
+    return not shared_buffers(maximal_consumers(graph, tree))
 
 
 @dataclass(slots=True)
@@ -136,7 +135,7 @@ def solve_series_parallel(graph: Graph, budget: WorkBudget | None = None) -> Sch
 
 def solve_tree(graph: Graph, tree: Tree, budget: WorkBudget | None = None) -> Relaxation:
     """The relaxations of `graph`, whose decomposition is `tree`: equal shares, then the fixpoint from a few starts."""
-    consumers = maximal_consumers(graph, realizer_of(tree, len(graph.ops)))
+    consumers = maximal_consumers(graph, tree)
     incoming = graph.topological_order
     relaxation = Relaxation(graph, tree, consumers, incoming, peak_bytes(graph, incoming))
     if not shared_buffers(consumers):
