@@ -41,7 +41,7 @@ _STEPS_PER_UNIT = 20
 """Replayed steps that cost one unit."""
 _CUT_WORK_PER_UNIT = 45
 """Ops, buffers and arcs of a minimum cut that cost one unit."""
-_STATES_PER_UNIT = 2
+_STATES_PER_UNIT = 4
 """States of an exact window that cost one unit."""
 _WINDOW_STATES = 500
 """States after which an exact window is given up."""
