@@ -2,7 +2,8 @@
 
 DIR holds `memsched-graph/1` files and, if known, `instances.jsonl` with the best peak (`best`) and the highest bound
 (`lb`) so far for each name.  Columns: ops, stock (least peak of Inductor's four orders), best known, ours, known bound,
-our bound, gap = ours / our bound - 1, status, method, seconds of wall clock.  Bytes are of `memsched.core.peak`.
+our bound, gap = ours / our bound - 1, status, method, seconds of wall clock and of CPU.  Bytes are those of
+`memsched.core.peak`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ class Row:
     proved: bool
     method: str
     seconds: float
+    cpu_seconds: float
     note: str
 
 
@@ -49,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.orders", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--time-limit", type=float, default=5.0, metavar="S")
+    parser.add_argument("--work-limit", type=int, metavar="UNITS", help="instead of the units that the seconds buy")
     parser.add_argument("--method", choices=METHODS, default="auto")
     parser.add_argument("--only", default="", metavar="TEXT", help="only graphs whose name contains this")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     known = _known(arguments.folder)
-    options = Options(time_limit_s=arguments.time_limit, method=arguments.method)
+    options = Options(arguments.time_limit, arguments.work_limit, method=arguments.method)
     rows = []
     for path in sorted(arguments.folder.glob("*.json*")):
         name = path.name.split(".json")[0]
@@ -88,7 +92,9 @@ def _known(folder: Path) -> dict[str, dict[str, int]]:
 
 def _row(path: Path, name: str, known: dict[str, int], options: Options) -> Row:
     graph = read_graph(path)
+    started = time.process_time()
     schedule = solve(graph, options)
+    cpu_seconds = time.process_time() - started
     check_order(graph, schedule.order)
     assert schedule.peak == peak_bytes(graph, schedule.order)
     return Row(
@@ -104,13 +110,14 @@ def _row(path: Path, name: str, known: dict[str, int], options: Options) -> Row:
         proved=check_certificate(graph, schedule.certificate, schedule.lower_bound),
         method=schedule.method,
         seconds=schedule.seconds,
+        cpu_seconds=cpu_seconds,
         note=schedule.note,
     )
 
 
 _HEADER = (
     f"{'graph':36} {'ops':>4} {'stock':>13} {'best known':>13} {'ours':>13} "
-    f"{'known bound':>13} {'our bound':>13} {'gap':>7} {'status':9} {'bound is':8} {'method':16} {'s':>6}"
+    f"{'known bound':>13} {'our bound':>13} {'gap':>7} {'status':9} {'bound is':8} {'method':16} {'s':>6} {'CPU s':>6}"
 )
 
 
@@ -118,7 +125,8 @@ def _line(row: Row) -> str:
     return (
         f"{row.name:36} {row.ops:4} {row.stock:13,} {_number(row.best_known)} {row.ours:13,}{_mark(row)}"
         f"{_number(row.known_bound)} {row.bound:13,} {row.gap:7.2%} {row.status:9} "
-        f"{'proved' if row.proved else 'claimed':8} {row.method:16} {row.seconds:6.2f}  {row.note}"
+        f"{'proved' if row.proved else 'claimed':8} {row.method:16} "
+        f"{row.seconds:6.2f} {row.cpu_seconds:6.2f}  {row.note}"
     ).rstrip()
 
 
@@ -144,7 +152,7 @@ def _summary(rows: Sequence[Row]) -> dict[str, str]:
         "below stock": _share((row.ours < row.stock for row in rows), len(rows)),
         "peak <= best known": _share((row.ours <= (row.best_known or 0) for row in judged), len(judged)),
         "bound >= known bound": _share((row.bound >= (row.known_bound or 0) for row in judged), len(judged)),
-        "slowest": f"{max(row.seconds for row in rows):.2f} s",
+        "slowest": f"{max(row.seconds for row in rows):.2f} s, {max(row.cpu_seconds for row in rows):.2f} s of CPU",
     }
 
 

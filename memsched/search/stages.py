@@ -20,6 +20,8 @@ __all__ = [
     "kernel",
     "local",
     "model_ilp",
+    "probe",
+    "second_local",
     "series_parallel",
     "small_cpsat",
     "stock",
@@ -29,8 +31,11 @@ __all__ = [
 
 _CUT_SHARE = 0.3
 _TREE_SHARE = 0.2
-_FIRST_VALLEY_SHARE = 0.1
-_LOCAL_SHARE = 0.75
+_FIRST_VALLEY_SHARE = 0.05
+_LOCAL_UNITS_PER_OP = 60
+_LEAST_LOCAL_SHARE, _MOST_LOCAL_SHARE = 0.1, 0.45
+_PROBE_SHARE = 0.8
+_SECOND_LOCAL_SHARE = 0.5
 _KERNEL_SHARE = 0.5
 _WIDEST_SEARCH = 10_000
 """Ops up to which the methods run whose masks take ops^2 bits."""
@@ -94,21 +99,29 @@ def valley(state: State) -> None:
 
 
 def first_local(state: State) -> None:
-    """Local search with most of the budget; some is left for exact search and the models."""
-    share = state.budget.part(_LOCAL_SHARE)
-    _improve(state, share)
+    """Local search with part of the budget, more for large graphs: the better the order, the more probing refutes."""
+    wanted = _LOCAL_UNITS_PER_OP * len(state.graph.ops) / max(1, state.budget.units)
+    share = state.budget.part(min(_MOST_LOCAL_SHARE, max(_LEAST_LOCAL_SHARE, wanted)))
+    _improve(state, share, state.options.seed)
+    state.budget.give_back(share)
+
+
+def second_local(state: State) -> None:
+    """Local search again, with another seed: what the bounds have left of the budget, but a little."""
+    share = state.budget.part(_SECOND_LOCAL_SHARE)
+    _improve(state, share, state.options.seed + 1)
     state.budget.give_back(share)
 
 
 def local(state: State) -> None:
     """Local search with all that is left."""
-    _improve(state, state.budget)
+    _improve(state, state.budget, state.options.seed)
 
 
-def _improve(state: State, budget: Budget) -> None:
+def _improve(state: State, budget: Budget, seed: int) -> None:
     from memsched.search.local import improve
 
-    order = improve(state.graph, state.order, floor=state.lower_bound, budget=budget, seed=state.options.seed)
+    order = improve(state.graph, state.order, floor=state.lower_bound, budget=budget, seed=seed)
     state.offer(order, "local")
 
 
@@ -130,6 +143,23 @@ def _search(state: State, budget: Budget) -> None:
     if found.order is not None:
         state.offer(found.order, "valley")
     _prove_by_search(state, found.lower_bound, found.states)
+
+
+def probe(state: State) -> None:
+    """Refute every peak below the best: probing on the series-parallel kernel with its symmetries broken."""
+    from memsched.search.kernelize import reduce_series_parallel
+    from memsched.search.probing import probe_bound
+    from memsched.search.problem import Problem
+    from memsched.search.symmetry import break_symmetries
+
+    if len(state.graph.ops) > _WIDEST_SEARCH:
+        return
+    share = state.budget.part(_PROBE_SHARE)
+    problem = break_symmetries(reduce_series_parallel(Problem.from_graph(state.graph)), share)
+    bound = probe_bound(problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=share)
+    state.budget.give_back(share)
+    statement = "every lower peak was refuted by minimum cuts under the precedences that it would force"
+    state.prove(bound, StatementCertificate(bound, "probing", statement))
 
 
 def kernel(state: State) -> None:
