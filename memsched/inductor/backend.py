@@ -60,15 +60,13 @@ def memsched_backend(
 
 def planning_patches(options: BackendOptions) -> dict[str, Any]:
     """The config patches that switch memsched's passes and choices on."""
-    patches: dict[str, Any] = {
+    return {
         "_pre_fusion_custom_pass": PreFusionPass(options),
         "_post_fusion_custom_pass": PostFusionPass(options),
         "inductor_choices_class": functools.partial(PlannedChoices, options),
-    }
-    if options.reorder:
         # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
-        patches["reorder_for_peak_memory"] = False
-    return patches
+        "reorder_for_peak_memory": False,
+    }
 
 
 def _with_choices(options: BackendOptions) -> Callable[..., Any]:

@@ -78,7 +78,7 @@ def _trace_cpu(call: Callable[[], object]) -> MemoryTrace:
 
 
 def _is_cpu(event: object) -> bool:
-    return event.device_type() == torch._C._autograd.DeviceType.CPU  # type: ignore[attr-defined]
+    return bool(event.device_type() == torch._C._autograd.DeviceType.CPU)  # type: ignore[attr-defined]
 
 
 def _trace_cuda(call: Callable[[], object]) -> MemoryTrace:

@@ -24,9 +24,8 @@ class BackendOptions:
 
     enabled: False leaves everything to stock Inductor.
     fusion: "plan" refuses the fusions that break the plan, "stock" refuses none.
-    reorder: False keeps the order that stock would choose.
-    time_limit_s: seconds that planning one graph may take (a safety net: work is limited in units, so that every
-        run and every rank gets the same plan).
+    time_limit_s: what planning one graph may take.  It buys units of work at a fixed rate, so that every run and every
+        rank gets the same plan; the clock ends a search only after four times as long.
     fusion_slack: share of the planned peak by which fusions may exceed it (0.01: one percent).
     strict: raise where memsched would otherwise fall back to stock.
     seed: of local search.
@@ -34,7 +33,6 @@ class BackendOptions:
 
     enabled: bool = True
     fusion: str = "plan"
-    reorder: bool = True
     time_limit_s: float = 2.0
     fusion_slack: float = 0.0
     strict: bool = False
@@ -47,7 +45,7 @@ class BackendOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise ValueError(f"memsched: option {name} is {value!r}, not a number of 0 or more")
-        for name in ("enabled", "reorder", "strict"):
+        for name in ("enabled", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"memsched: option {name} is {getattr(self, name)!r}, not True or False")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):

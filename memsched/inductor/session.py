@@ -29,17 +29,21 @@ from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, add_report, counters
 from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
-from memsched.inductor.extract import extract_graph, without_kernel_local_buffers
+from memsched.inductor.extract import ExtractionError, extract_graph, without_kernel_local_buffers
 from memsched.inductor.options import BackendOptions
+from memsched.search.budget import UNITS_PER_SECOND
 from memsched.search.heuristics import stock_orders
 from memsched.search.solver import solve
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 
-__all__ = ["PlanningSession", "session_of"]
+__all__ = ["ExtractionError", "PlanningSession", "graph_kind", "num_kernels", "session_of", "stock_reorder"]
 
 log = logging.getLogger("memsched")
+
+_CLOCK_SLACK = 4.0
+"""How many times slower than the reference a machine may be before the clock ends a search, and plans may differ."""
 
 T = TypeVar("T")
 
@@ -56,7 +60,7 @@ class PlanningSession:
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
-        self.kind = _graph_kind()
+        self.kind = graph_kind()
         self.name = f"{self.kind} {getattr(V.graph, 'graph_id', None) or 0}"
         self.fallback = ""
         self.seconds = 0.0
@@ -103,7 +107,7 @@ class PlanningSession:
         """The nodes in the best order found; in stock's order when anything failed."""
         ordered = None if self.fallback else self._guarded("ordering after fusion", lambda: self._order(nodes))
         if ordered is None:
-            ordered = _stock_reorder(nodes)
+            ordered = stock_reorder(nodes)
             self._report_fallback(nodes)
         return ordered
 
@@ -125,9 +129,8 @@ class PlanningSession:
         check_order(graph, schedule.order)
         if schedule.peak > min(stock.values()):
             raise AssertionError(f"{self.name}: peak {schedule.peak} is above stock's {min(stock.values())}")
-        order = schedule.order if self.options.reorder else range(len(nodes))
         self._report(graph, schedule, min(stock.values()), nodes)
-        return [nodes[op] for op in order]
+        return [nodes[op] for op in schedule.order]
 
     def _planned_order(self, nodes: Sequence[BaseSchedulerNode]) -> list[int]:
         """The fused nodes in the order that the planner has for them."""
@@ -141,7 +144,14 @@ class PlanningSession:
         return sorted({self._op_of_name[name] for name in node.get_operation_names() if name in self._op_of_name})
 
     def _solver_options(self, share: float) -> Options:
-        return Options(time_limit_s=self.options.time_limit_s * share, seed=self.options.seed, use_ilp=False)
+        """A share of the time limit as units of work; the clock itself only stops a machine that is far slower."""
+        limit = self.options.time_limit_s
+        return Options(
+            time_limit_s=_CLOCK_SLACK * limit,
+            work_limit=int(share * limit * UNITS_PER_SECOND),
+            seed=self.options.seed,
+            use_ilp=False,
+        )
 
     def _guarded(self, doing: str, run: Callable[[], T]) -> T | None:
         """The result of `run`; None after a failure, which is told once and never breaks the compile."""
@@ -171,7 +181,7 @@ class PlanningSession:
             status=schedule.status.value,
             method=schedule.method,
             seconds=self.seconds,
-            kernels=_num_kernels(nodes),
+            kernels=num_kernels(nodes),
             prefusion_peak=planner.budget if planner else None,
             fusions_asked=planner.questions if planner else 0,
             fusions_refused=len(planner.refusals) if planner else 0,
@@ -183,7 +193,7 @@ class PlanningSession:
         log.info("memsched: %s", report)
 
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
-        kernels = _num_kernels(nodes)
+        kernels = num_kernels(nodes)
         add_report(
             GraphReport(
                 self.name,
@@ -202,17 +212,19 @@ class PlanningSession:
         )
 
 
-def _graph_kind() -> str:
+def graph_kind() -> str:
+    """What the graph that Inductor is compiling is: forward, backward or inference."""
     if V.graph.is_inference:
         return "inference"
     return "backward" if V.graph.is_backward else "forward"
 
 
-def _num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:
+def num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:
+    """How many of the nodes launch something."""
     return sum(not isinstance(node, NopKernelSchedulerNode) for node in nodes)
 
 
-def _stock_reorder(nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+def stock_reorder(nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
     """What Inductor would have done here: its own peak-memory reorder, which our pass switches off."""
     scheduler = V.graph.scheduler
     inputs = OrderedSet(V.graph.graph_inputs.keys())

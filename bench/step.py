@@ -1,0 +1,194 @@
+"""One training step of one workload in three modes, measured in one process: eager, stock Inductor, memsched.
+
+Every mode has its own copy of the model with the same weights and sees the same batch.  Memory is measured once per
+mode, above what is live before the step (weights and batch), with gradients set to None.  Times are taken in
+alternation, eager, stock, memsched, eager, ..., so that a slow moment of the machine hits all three alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.models import Workload
+from memsched.core.report import GraphReport, reports
+from memsched.inductor.measure import MemoryTrace, trace_memory
+from memsched.inductor.observe import ObservingPass
+
+__all__ = ["MODES", "Mode", "StepResult", "compare_gradients", "run_workload"]
+
+MODES = ("eager", "stock", "memsched")
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Mode:
+    """What one mode needed.  Bytes and seconds; modelled bytes are the larger of the forward and the backward graph."""
+
+    name: str
+    peak: int = 0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    planner_seconds: float = 0.0
+    kernels: int | None = None
+    modelled: int | None = None
+    lower_bound: int | None = None
+    status: str = ""
+    fusions_refused: int | None = None
+    difference: float | None = None
+    trace: MemoryTrace | None = field(default=None, repr=False)
+    graphs: list[GraphReport] = field(default_factory=list, repr=False)
+
+    @property
+    def gap(self) -> float | None:
+        """Modelled peak over its lower bound, less one."""
+        return self.modelled / self.lower_bound - 1 if self.modelled and self.lower_bound else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, without the curves and the graphs."""
+        plain = {key: value for key, value in asdict_shallow(self).items() if key not in ("trace", "graphs")}
+        return plain | {"gap": self.gap}
+
+
+@dataclass
+class StepResult:
+    """The three modes of one workload."""
+
+    workload: str
+    device: str
+    modes: dict[str, Mode]
+
+    def ratio(self, mode: str, other: str, what: str = "peak") -> float:
+        """`what` of one mode over that of another."""
+        return float(getattr(self.modes[mode], what) / getattr(self.modes[other], what))
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures of all modes."""
+        return {
+            "workload": self.workload,
+            "device": self.device,
+            "modes": {name: mode.to_json() for name, mode in self.modes.items()},
+        }
+
+
+def asdict_shallow(mode: Mode) -> dict[str, Any]:
+    """The fields of a mode as they are: `dataclasses.asdict` would copy every graph."""
+    return dict(vars(mode))
+
+
+def run_workload(
+    workload: Workload, device: str, repetitions: int, progress: Progress, options: dict[str, Any] | None = None
+) -> StepResult:
+    """Compile, check, measure and time one workload.
+
+    options: of the memsched backend.
+
+    Raises:
+        AssertionError: gradients of a compiled mode that are not those of stock (memsched) or of eager (stock).
+    """
+    modes, steps, models = {}, {}, {}
+    for name in MODES:
+        progress(f"{workload.name}: {'running' if name == 'eager' else 'compiling'} {name}")
+        models[name] = copy.deepcopy(workload.model)
+        already = len(reports())
+        started = time.perf_counter()
+        steps[name] = _training_step(models[name], _compiled(models[name], name, options), workload.batch)
+        steps[name]()
+        seconds = time.perf_counter() - started
+        modes[name] = _described(name, reports()[already:], 0.0 if name == "eager" else seconds)
+    progress(f"{workload.name}: comparing gradients")
+    for name, reference in (("stock", "eager"), ("memsched", "stock")):
+        modes[name].difference = compare_gradients(models[name], models[reference])
+    for name in MODES:
+        progress(f"{workload.name}: measuring memory of {name}")
+        steps[name]()
+        clear_gradients(models[name])
+        modes[name].trace = trace = trace_memory(steps[name], device)
+        modes[name].peak = trace.peak
+    progress(f"{workload.name}: timing")
+    for name, seconds in _time_in_alternation(steps, repetitions, device).items():
+        modes[name].seconds = seconds
+    return StepResult(workload.name, device, modes)
+
+
+def compare_gradients(model: nn.Module, reference: nn.Module) -> float:
+    """The largest difference between two gradients of the same parameter, relative to the largest entry of either.
+
+    Raises:
+        AssertionError: a gradient that only one of them has, or a difference above 1e-3: more than rounding.
+    """
+    largest = 0.0
+    for (name, parameter), other in zip(model.named_parameters(), reference.parameters(), strict=True):
+        if (parameter.grad is None) != (other.grad is None):
+            raise AssertionError(f"only one of two runs has a gradient for {name}")
+        if parameter.grad is None or other.grad is None:
+            continue
+        scale = max(parameter.grad.abs().max().item(), other.grad.abs().max().item(), 1e-30)
+        largest = max(largest, (parameter.grad - other.grad).abs().max().item() / scale)
+        if not largest <= 1e-3:
+            raise AssertionError(f"gradients of {name} differ by {largest:.1e} of their largest entry")
+    return largest
+
+
+def clear_gradients(model: nn.Module) -> None:
+    """Forget all gradients, so that the next step allocates them."""
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+def _compiled(model: nn.Module, mode: str, options: dict[str, Any] | None) -> Callable[..., Tensor]:
+    if mode == "eager":
+        return model
+    if mode == "stock":
+        stock: Callable[..., Tensor] = torch.compile(model, options={"_post_fusion_custom_pass": ObservingPass()})
+        return stock
+    planned: Callable[..., Tensor] = torch.compile(model, backend="memsched", options=options or {})
+    return planned
+
+
+def _training_step(model: nn.Module, forward: Callable[..., Tensor], batch: Sequence[Tensor]) -> Callable[[], None]:
+    def step() -> None:
+        clear_gradients(model)
+        forward(*batch).backward()  # type: ignore[no-untyped-call]
+
+    return step
+
+
+def _described(name: str, graphs: list[GraphReport], compile_seconds: float) -> Mode:
+    mode = Mode(name, compile_seconds=compile_seconds, graphs=graphs)
+    if graphs:
+        mode.kernels = sum(graph.kernels for graph in graphs)
+        mode.modelled = max(graph.peak for graph in graphs)
+    if name == "memsched" and graphs:
+        mode.planner_seconds = sum(graph.seconds for graph in graphs)
+        mode.lower_bound = max(graph.lower_bound for graph in graphs)
+        mode.status = _status(mode, graphs)
+        mode.fusions_refused = sum(graph.fusions_refused for graph in graphs)
+    return mode
+
+
+def _status(mode: Mode, graphs: Sequence[GraphReport]) -> str:
+    if any(graph.fallback for graph in graphs):
+        return "fallback"
+    return "optimal" if mode.modelled == mode.lower_bound else "bounded"
+
+
+def _time_in_alternation(steps: dict[str, Callable[[], None]], repetitions: int, device: str) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repetitions):
+        for name, step in steps.items():
+            if device == "cuda":
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}

@@ -1,0 +1,63 @@
+"""A pass that changes nothing and reports what stock Inductor does, in the same terms as memsched's own reports.
+
+    torch.compile(model, options={"_post_fusion_custom_pass": ObservingPass()})
+
+The nodes after stock's fusion, in the order that stock's own peak-memory reorder will choose for them, become a
+`GraphReport`: so a table can put stock's modelled peak and its kernels beside memsched's.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from torch._inductor.virtualized import V
+
+from memsched.core.peak import peak_bytes
+from memsched.core.report import GraphReport, add_report
+from memsched.core.result import Schedule, Status
+from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.extract import extract_graph, without_kernel_local_buffers
+from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode
+
+__all__ = ["ObservingPass"]
+
+
+class ObservingPass(SchedulerPass):  # type: ignore[misc]
+    """Reports the graph after stock's fusion and stock's order of it; returns the nodes as they came."""
+
+    def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        started = time.perf_counter()
+        kind = graph_kind()
+        name = f"{kind} {getattr(V.graph, 'graph_id', None) or 0}"
+        graph = without_kernel_local_buffers(extract_graph(nodes, name, "postfusion"), nodes)
+        index = {node: at for at, node in enumerate(nodes)}
+        order = tuple(index[node] for node in stock_reorder(nodes))
+        peak = peak_bytes(graph, order)
+        seconds = time.perf_counter() - started
+        schedule = Schedule(order, peak, 0, Status.HEURISTIC, "stock", seconds)
+        add_report(
+            GraphReport(
+                name=name,
+                kind=kind,
+                ops=len(nodes),
+                stock_peak=peak,
+                peak=peak,
+                lower_bound=0,
+                gap=schedule.gap,
+                status=schedule.status.value,
+                method="stock",
+                seconds=seconds,
+                kernels=num_kernels(nodes),
+                stock_kernels=num_kernels(nodes),
+                graph=graph,
+                schedule=schedule,
+            )
+        )
+        return nodes
+
+    def uuid(self) -> str:
+        return "memsched observes"
