@@ -49,9 +49,9 @@ _TREE = Stage("sp", stages.series_parallel)
 
 _STAGES_OF: dict[str, tuple[Stage, ...]] = {
     "auto": (
+        _TREE,  # first: near-linear, an optimum is never above stock, and other graphs are given up at once
         _STOCK,
         _CUT,
-        _TREE,
         Stage("valley", stages.first_valley),
         Stage("local", stages.first_local),
         Stage("probe", stages.probe),
