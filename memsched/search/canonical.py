@@ -20,6 +20,7 @@ within its share of the budget stays as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 
 from memsched.search.budget import Budget
 from memsched.search.chain import (
@@ -42,6 +43,9 @@ __all__ = ["canonical_chain", "collapse_modules"]
 
 MAX_NODES = 2_000
 """Problems with more nodes are not decomposed: the masks alone would cost more than the search saves."""
+
+_PRIME_NODES_SQUARED_PER_UNIT = 5
+"""Decomposing a prime module of n nodes takes n * n / 5 units; one that would take half the budget is left whole."""
 
 MAX_SEARCHED = 60
 """Modules with more parts are not searched: all their stairs are needed, and no bound helps to find them."""
@@ -69,8 +73,11 @@ def collapse_modules(problem: Problem, budget: Budget) -> Problem:
     """
     if len(problem) > MAX_NODES:
         return problem
+    max_prime = isqrt(_PRIME_NODES_SQUARED_PER_UNIT * max(0, budget.units) // 2)
     collapse = _Collapse(problem, budget)
-    for module in decompose(problem.ancestors, problem.descendants):
+    for module in decompose(problem.ancestors, problem.descendants, max_prime):
+        if module.kind is Kind.PRIME and len(module.children) <= max_prime:
+            budget.spend(module.members.bit_count() ** 2 // _PRIME_NODES_SQUARED_PER_UNIT)
         collapse.visit(module)
     return collapse.problem()
 

@@ -30,10 +30,16 @@ from collections.abc import Sequence
 from memsched.search.budget import Budget
 from memsched.search.problem import Problem, bits, mask_of
 
-__all__ = ["OutOfBudgetError", "probe_bound", "probe_level"]
+__all__ = ["OutOfBudgetError", "hottest_nodes", "probe_bound", "probe_level"]
 
 _ARCS_PER_UNIT = 150
 """Arcs of the network that one flow may visit for one unit of work (about 50 microseconds)."""
+
+_NUM_HOT_NODES = 48
+"""Nodes that are probed.  On captured graphs of 700 nodes the 25 hottest made every refutation."""
+
+_SHARE_OF_A_LEVEL = 0.25
+"""Share of what is left of the budget that one level may take."""
 
 _LEVELS_APART = 10_000
 """Bisection stops when the bound is known to one part in this many."""
@@ -47,13 +53,19 @@ def probe_bound(problem: Problem, *, lower_bound: int, upper_bound: int, budget:
     """The highest bound that refuting levels from `lower_bound` up to below `upper_bound` proves; bytes.
 
     The result is a valid lower bound whenever the budget ends.  `upper_bound` itself is returned when no order lies
-    below it.
+    below it.  The level just below it is tried first; a level that takes too much of the budget counts as open.
     """
     level = upper_bound - 1
     lower_bound = problem.round_up(lower_bound)
     try:
-        while lower_bound < upper_bound:
-            stronger = probe_level(problem, level, budget)
+        nodes = hottest_nodes(problem, budget)
+        while lower_bound < upper_bound and not budget.exhausted:
+            part = budget.part(_SHARE_OF_A_LEVEL)
+            try:
+                stronger = probe_level(problem, level, part, nodes)
+            except OutOfBudgetError:
+                stronger = problem
+            budget.give_back(part)
             if stronger is None:
                 lower_bound = min(upper_bound, problem.round_up(level + 1))
             else:
@@ -66,17 +78,29 @@ def probe_bound(problem: Problem, *, lower_bound: int, upper_bound: int, budget:
     return lower_bound
 
 
-def probe_level(problem: Problem, level: int, budget: Budget) -> Problem | None:
-    """The problem with every precedence found that an order of peak `level` or less respects; None: no such order.
+def hottest_nodes(problem: Problem, budget: Budget) -> list[int]:
+    """The nodes with the highest cuts, highest first: only they are near a level.  Raises OutOfBudgetError."""
+    probe = _Probe(problem, 0, budget)
+    cuts = [(-probe.least(node)[0], node) for node in range(len(problem)) if problem.humps[node]]
+    return [node for _, node in sorted(cuts)[:_NUM_HOT_NODES]]
 
-    Raises OutOfBudgetError.
+
+def probe_level(problem: Problem, level: int, budget: Budget, nodes: Sequence[int]) -> Problem | None:
+    """The problem with precedences that an order of peak `level` or less respects; None: there is no such order.
+
+    `nodes` are probed, in their order, again while that keeps adding precedences.  Raises OutOfBudgetError.
     """
     if max(problem.base, problem.end) > level:
         return None
     probe = _Probe(problem, level, budget)
-    while (found := probe.round()) != 0:
-        if found is None:
-            return None
+    added = len(nodes)
+    while added >= len(nodes) and nodes:
+        added = 0
+        for node in nodes:
+            found = probe.run(node)
+            if found is None:
+                return None
+            added += found
     return problem.with_precedences(probe.before)
 
 
@@ -88,28 +112,16 @@ class _Probe:
         self.before, self.after = list(problem.ancestors), list(problem.descendants)
         self.direct = [list(bits(mask)) for mask in problem.predecessors]
         self.network = problem.closure_network()
+        self.order = problem.topological_order
 
-    def round(self) -> int | None:
-        """Probe every node once, those with the highest cuts first; the precedences added, None when refuted."""
-        nodes = [node for node in range(len(self.problem)) if self.problem.humps[node]]
-        cuts = [self._least(node)[0] for node in nodes]
-        if max(cuts, default=0) > self.level:
-            return None
-        added = 0
-        for _, node in sorted(zip((-cut for cut in cuts), nodes, strict=True)):
-            found = self._probe(node)
-            if found is None:
-                return None
-            added += found
-        return added
-
-    def _probe(self, node: int) -> int | None:
+    def run(self, node: int) -> int | None:
         """Decide for every node whether it may come before and after `node`; the precedences added, None: refuted."""
-        step, done = self._least(node)
+        step, done = self.least(node)
         if step > self.level:
             return None
         others = self.problem.full & ~(1 << node)
-        may_precede, may_follow = done, others & ~done
+        may_precede = self._grown(node, done, step)
+        may_follow = others & ~self._shrunk(node, done, step)
         added = 0
         for ask_before in (True, False):
             open_nodes = others & ~(may_precede if ask_before else may_follow)
@@ -119,10 +131,10 @@ class _Probe:
                 group = [other for other in groups.pop() if not decided >> other & 1]
                 if not group:
                     continue
-                step, done = self._least(node, group, ()) if ask_before else self._least(node, (), group)
+                step, done = self.least(node, group, ()) if ask_before else self.least(node, (), group)
                 if step <= self.level:
-                    may_precede |= done
-                    may_follow |= others & ~done
+                    may_precede |= self._grown(node, done, step) if ask_before else done
+                    may_follow |= others & ~(done if ask_before else self._shrunk(node, done, step))
                 elif len(group) > 1:
                     half = len(group) // 2
                     groups += [group[half:], group[:half]]
@@ -131,7 +143,31 @@ class _Probe:
                     added += 1
         return added
 
-    def _least(self, node: int, inside: Sequence[int] = (), outside: Sequence[int] = ()) -> tuple[int, int]:
+    def _grown(self, node: int, done: int, step: int) -> int:
+        """`done` with as long a stretch of a topological order as `node` can run after within the level."""
+        largest = done
+        open_nodes = self.problem.full & ~(done | self.after[node] | 1 << node)
+        for other in self.order:
+            if open_nodes >> other & 1 and not self.before[other] & ~done:
+                step += self.problem.step(done, 0, other)[1]
+                done |= 1 << other
+                if step <= self.level:
+                    largest = done
+        return largest
+
+    def _shrunk(self, node: int, done: int, step: int) -> int:
+        """`done` without as long an end of a topological order as `node` can run without within the level."""
+        smallest = done
+        loose_nodes = done & ~self.before[node]
+        for other in reversed(self.order):
+            if loose_nodes >> other & 1 and not self.after[other] & done:
+                done ^= 1 << other
+                step -= self.problem.step(done, 0, other)[1]
+                if step <= self.level:
+                    smallest = done
+        return smallest
+
+    def least(self, node: int, inside: Sequence[int] = (), outside: Sequence[int] = ()) -> tuple[int, int]:
         """(step peak, down-set) of running `node` as low as it can, with some nodes before it and others not."""
         if not self.budget.spend(1 + self.network.num_arcs // _ARCS_PER_UNIT):
             raise OutOfBudgetError

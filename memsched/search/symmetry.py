@@ -36,11 +36,11 @@ MAX_NODES = 2_000
 def break_symmetries(problem: Problem, budget: Budget) -> Problem:
     """The problem with precedences that some order of least peak respects; every order of it is one of `problem`.
 
-    One unit for each node that is coloured.
+    Three units for each node that is coloured.
     """
     if len(problem) > MAX_NODES:
         return problem
-    while budget.spend(1 + len(problem)):
+    while budget.spend(1 + 3 * len(problem)):
         group = _interchangeable_nodes(problem)
         if not group:
             break

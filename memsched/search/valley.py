@@ -224,13 +224,19 @@ class _Backward:
         return full & ~self.problem.lowest_down_set(full & ~outer, full & ~inner)
 
 
+_TESTS_PER_UNIT = 16
+"""Steps that are tried for free after a node was taken, for one unit of work."""
+
+
 class _Phase:
     """Best-first search, by (level, memory), from an anchor to the first state that is no higher."""
 
     def __init__(self, view: _View, anchor: int, memory: int, target: int, level: int, ceiling: int) -> None:
         self.view, self.anchor, self.floor, self.target = view, anchor, memory, target
         self.level, self.ceiling = level, ceiling
+        self.limit = ceiling  # below it when a record low has been generated: only lower levels are of interest
         self.states = 0
+        self.num_tests = 0
         self.came_from: dict[int, tuple[int, tuple[int, ...]]] = {}
         self.best = {anchor: level}
 
@@ -253,24 +259,30 @@ class _Phase:
                 return done
             self.states += 1
             for node in bits(ready):
-                if not budget.spend():
+                if not budget.spend(1 + self.num_tests // _TESTS_PER_UNIT):
                     return None
-                reached, after, state, open_nodes, taken = self._take(done, memory, ready, level, node)
-                if reached < self.best.get(state, self.ceiling):
+                self.num_tests = 0
+                reached = max(level, self.view.step(done, memory, node)[0])
+                if reached >= self.limit:
+                    continue
+                after, state, open_nodes, taken = self._take(done, memory, ready, reached, node)
+                if reached < self.best.get(state, self.limit):
                     self.best[state] = reached
                     self.came_from[state] = (done, taken)
                     pushed += 1
                     heapq.heappush(heap, (reached, after, pushed, state, open_nodes))
+                    if after <= self.floor:
+                        self.limit = reached
         self.level = self.ceiling
         return None
 
-    def _take(
-        self, done: int, memory: int, ready: int, level: int, node: int
-    ) -> tuple[int, int, int, int, tuple[int, ...]]:
-        """Take `node`, then every step that does not raise memory and fits under the level: (level, memory, ...)."""
+    def _take(self, done: int, memory: int, ready: int, level: int, node: int) -> tuple[int, int, int, tuple[int, ...]]:
+        """Take `node`, then every step that does not raise memory and fits under the level.
+
+        Returns (memory, state, ready nodes, nodes taken).
+        """
         view = self.view
-        peak, memory = view.step(done, memory, node)
-        level = max(level, peak)
+        memory = view.step(done, memory, node)[1]
         done |= 1 << node
         ready = self._ready_after(done, ready, node)
         taken = [node]
@@ -279,6 +291,7 @@ class _Phase:
             lowest = falling & -falling
             falling ^= lowest
             other = lowest.bit_length() - 1
+            self.num_tests += 1
             peak, after = view.step(done, memory, other)
             if after <= memory and peak <= level:
                 memory = after
@@ -286,7 +299,7 @@ class _Phase:
                 ready = self._ready_after(done, ready, other)
                 taken.append(other)
                 falling = ready & view.may_fall
-        return level, memory, done, ready, tuple(taken)
+        return memory, done, ready, tuple(taken)
 
     def _ready_after(self, done: int, ready: int, node: int) -> int:
         ready ^= 1 << node

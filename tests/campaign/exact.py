@@ -62,7 +62,7 @@ def faults_of(graph: Graph, optimum: int, rng: random.Random) -> list[str]:
     for name, candidate in (("probing", problem), ("probing with symmetry", broken)):
         if bound_of(candidate, 0, optimum + rng.randint(1, 50)) > optimum:
             faults.append(f"{name}: a bound above the optimum")
-        stronger = probe_level(candidate, optimum, Budget(ENOUGH))
+        stronger = probe_level(candidate, optimum, Budget(ENOUGH), range(len(candidate)))
         if stronger is None:
             faults.append(f"{name}: refuted the level of the optimum")
         else:
