@@ -8,10 +8,12 @@ for report in memsched.reports():
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memsched.core.graph import Graph
+from memsched.core.origin import Origin, RefusedFusion
 from memsched.core.result import Schedule
 
 __all__ = ["GraphReport", "add_report", "counters", "reports", "reset"]
@@ -28,6 +30,7 @@ class GraphReport:
     lower_bound, gap, status, method: of the order that was chosen, as in `Schedule`.
     kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
     fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
+    refusals: those fusions, dearest first; origins: what is known about each buffer, by name.
     fallback: why this graph was left to stock, or "".
     """
 
@@ -48,13 +51,15 @@ class GraphReport:
     fusions_refused: int = 0
     fallback: str = ""
     note: str = ""
+    refusals: tuple[RefusedFusion, ...] = field(default=(), repr=False)
+    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
     graph: Graph | None = field(default=None, repr=False, compare=False)
     schedule: Schedule | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values, without the graph and the schedule."""
-        plain = {key: value for key, value in self.__dict__.items() if key not in ("graph", "schedule")}
-        return dict(plain)
+        """The report as plain JSON values, without the graph, the schedule and the origins."""
+        plain = {key: value for key, value in vars(self).items() if key not in ("graph", "schedule", "origins")}
+        return plain | {"refusals": [asdict(refusal) for refusal in self.refusals]}
 
     def __str__(self) -> str:
         if self.fallback:

@@ -90,6 +90,15 @@ class FusionPlanner:
         """The ops of every group, in the order that the plan has now."""
         return [sorted(self.groups.members[group]) for group in self.groups.order()]
 
+    def standing_refusals(self) -> list[Refusal]:
+        """The refusals of groups that are still apart, one for each pair of groups, dearest first."""
+        pairs: dict[tuple[int, int], Refusal] = {}
+        for refusal in self.refusals.values():
+            first, second = (self.groups.group_of[side[0]] for side in (refusal.ops, refusal.other))
+            if first != second:
+                pairs[min(first, second), max(first, second)] = refusal
+        return sorted(pairs.values(), key=lambda refusal: (-refusal.price, refusal.ops, refusal.other))
+
     def _fits(self, first: int, second: int) -> bool:
         try:
             best = self.groups.placements(first, second)[0]

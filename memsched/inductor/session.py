@@ -25,6 +25,7 @@ from torch.utils._ordered_set import OrderedSet
 
 from memsched.core.check import check_order
 from memsched.core.graph import Graph
+from memsched.core.origin import RefusedFusion
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, add_report, counters
 from memsched.core.result import Options, Schedule
@@ -115,7 +116,8 @@ class PlanningSession:
         self.prefusion = extract_graph(nodes, self.name, "prefusion")
         if self.options.fusion == "stock":
             return
-        plan = solve(self.prefusion, self._solver_options(0.4))
+        # Fusion needs a low order, not a proof: all of the work goes to local search.
+        plan = solve(self.prefusion, self._solver_options(0.5, method="local"))
         budget = int(plan.peak * (1 + self.options.fusion_slack))
         self.planner = FusionPlanner(self.prefusion, plan.order, budget)
         self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
@@ -125,7 +127,7 @@ class PlanningSession:
         graph = without_kernel_local_buffers(extract_graph(nodes, self.name, "postfusion"), nodes)
         stock = {name: peak_bytes(graph, order) for name, order in stock_orders(graph).items()}
         starts = [self._planned_order(nodes)] if self.planner else []
-        schedule = solve(graph, self._solver_options(0.6), start_orders=starts)
+        schedule = solve(graph, self._solver_options(0.5), start_orders=starts)
         check_order(graph, schedule.order)
         if schedule.peak > min(stock.values()):
             raise AssertionError(f"{self.name}: peak {schedule.peak} is above stock's {min(stock.values())}")
@@ -143,7 +145,7 @@ class PlanningSession:
     def _ops(self, node: BaseSchedulerNode) -> list[int]:
         return sorted({self._op_of_name[name] for name in node.get_operation_names() if name in self._op_of_name})
 
-    def _solver_options(self, share: float) -> Options:
+    def _solver_options(self, share: float, method: str = "auto") -> Options:
         """A share of the time limit as units of work; the clock itself only stops a machine that is far slower."""
         limit = self.options.time_limit_s
         return Options(
@@ -151,6 +153,7 @@ class PlanningSession:
             work_limit=int(share * limit * UNITS_PER_SECOND),
             seed=self.options.seed,
             use_ilp=False,
+            method=method,
         )
 
     def _guarded(self, doing: str, run: Callable[[], T]) -> T | None:
@@ -169,7 +172,7 @@ class PlanningSession:
             self.seconds += time.perf_counter() - started
 
     def _report(self, graph: Graph, schedule: Schedule, stock_peak: int, nodes: Sequence[BaseSchedulerNode]) -> None:
-        planner = self.planner
+        planner, refusals = self.planner, self._refusals()
         report = GraphReport(
             name=self.name,
             kind=self.kind,
@@ -184,13 +187,24 @@ class PlanningSession:
             kernels=num_kernels(nodes),
             prefusion_peak=planner.budget if planner else None,
             fusions_asked=planner.questions if planner else 0,
-            fusions_refused=len(planner.refusals) if planner else 0,
+            fusions_refused=len(refusals),
+            refusals=refusals,
             note=schedule.note,
             graph=graph,
             schedule=schedule,
         )
         add_report(report)
         log.info("memsched: %s", report)
+
+    def _refusals(self) -> tuple[RefusedFusion, ...]:
+        """The refusals that stand at the end, by the names of the ops."""
+        if self.planner is None:
+            return ()
+        names = self._name_of_op
+        return tuple(
+            RefusedFusion(tuple(names[op] for op in r.ops), tuple(names[op] for op in r.other), r.price)
+            for r in self.planner.standing_refusals()
+        )
 
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
         kernels = num_kernels(nodes)

@@ -1,0 +1,34 @@
+"""Where a buffer comes from, in the words of the person who wrote the model.  Plain data, filled in elsewhere.
+
+Origin(dtype="float32", shape=(4, 128, 256), operator="aten.gelu", source="model.py:41 in forward: F.gelu(x)",
+       module="blocks.3.feed_forward.1")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Origin", "RefusedFusion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is known about one buffer; empty where nothing is.
+
+    source: "file:line in function: code" of the user's own innermost frame; module: path inside the model.
+    """
+
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    operator: str = ""
+    source: str = ""
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFusion:
+    """Two kernels, by the names of their ops before fusion, that were kept apart; `price` bytes above the budget."""
+
+    ops: tuple[str, ...]
+    other: tuple[str, ...]
+    price: int
