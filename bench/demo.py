@@ -27,7 +27,7 @@ __all__ = ["main", "markdown_table"]
 
 _MIB = 2**20
 _HEADER = (
-    "model", "mode", "peak MiB", "of stock", "of eager", "step", "kernels", "compile s", "planner s",
+    "model", "mode", "peak MiB", "of stock", "of eager", "step", "kernels", "compile s", "planner",
     "modelled MiB", "bound MiB", "gap", "status",
 )  # fmt: skip
 
@@ -36,14 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when every model ran, 2 on bad arguments."""
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 170)
-    device = _device(options.device)
-    if device is None:
-        print("bench.demo: --device cuda: this machine has no GPU that torch can use", file=sys.stderr)
-        return 2
     names = list(MODELS) if options.models == ["all"] else options.models
-    unknown = [name for name in names if name not in MODELS]
-    if unknown:
-        print(f"bench.demo: --models: {unknown[0]!r} is unknown (there are {', '.join(MODELS)})", file=sys.stderr)
+    device = _device(options.device)
+    fault = _fault(options, device, names)
+    if device is None or fault:
+        print(f"bench.demo: {fault}", file=sys.stderr)
         return 2
     started = time.perf_counter()
     results = []
@@ -89,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _fault(options: argparse.Namespace, device: str | None, names: Sequence[str]) -> str:
+    """What is wrong with the arguments, or ""."""
+    if device is None:
+        return "--device cuda: this machine has no GPU that torch can use"
+    if options.repetitions < 1:
+        return f"--repetitions: {options.repetitions} is not 1 or more"
+    unknown = [name for name in names if name not in MODELS]
+    return f"--models: {unknown[0]!r} is unknown (there are {', '.join(MODELS)}, all)" if unknown else ""
+
+
 def _device(asked: str) -> str | None:
     has_gpu = torch.cuda.is_available()
     if asked == "auto":
@@ -132,7 +139,7 @@ def _row(result: StepResult, mode: Mode) -> tuple[str, ...]:
         f"{result.ratio(mode.name, 'stock', 'seconds'):.2f}",
         str(mode.kernels) if mode.kernels else "",
         f"{mode.compile_seconds:.0f}" if compiled else "",
-        f"{mode.planner_seconds:.1f}" if mode.name == "memsched" else "",
+        f"{mode.planner_seconds:.1f} s, {result.planner_share:.1%}" if mode.name == "memsched" else "",
         f"{mode.modelled / _MIB:.2f}" if mode.modelled else "",
         f"{mode.lower_bound / _MIB:.2f}" if mode.lower_bound else "",
         f"{mode.gap:.1%}" if mode.gap is not None else "",

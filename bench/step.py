@@ -53,7 +53,7 @@ class Mode:
 
     def to_json(self) -> dict[str, Any]:
         """The figures, without the curves and the graphs."""
-        plain = {key: value for key, value in asdict_shallow(self).items() if key not in ("trace", "graphs")}
+        plain = {key: value for key, value in vars(self).items() if key not in ("trace", "graphs")}
         return plain | {"gap": self.gap}
 
 
@@ -69,18 +69,19 @@ class StepResult:
         """`what` of one mode over that of another."""
         return float(getattr(self.modes[mode], what) / getattr(self.modes[other], what))
 
+    @property
+    def planner_share(self) -> float:
+        """Seconds of memsched's planner over the seconds that stock needs to compile the same model."""
+        return self.modes["memsched"].planner_seconds / self.modes["stock"].compile_seconds
+
     def to_json(self) -> dict[str, Any]:
         """The figures of all modes."""
         return {
             "workload": self.workload,
             "device": self.device,
+            "planner_share": self.planner_share,
             "modes": {name: mode.to_json() for name, mode in self.modes.items()},
         }
-
-
-def asdict_shallow(mode: Mode) -> dict[str, Any]:
-    """The fields of a mode as they are: `dataclasses.asdict` would copy every graph."""
-    return dict(vars(mode))
 
 
 def run_workload(
