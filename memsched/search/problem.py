@@ -169,15 +169,20 @@ class Problem:
                 after -= size
         return level + self.humps[node], after
 
-    def peak(self, order: Sequence[int]) -> int:
-        """Peak of a topological order of the nodes; what is reported is judged by `core.peak` on the lifted order."""
-        peak = level = self.base
+    def step_peaks(self, order: Sequence[int]) -> list[int]:
+        """Bytes that each node of a topological order needs while it runs, in that order."""
+        peaks: list[int] = []
+        level = self.base
         done = 0
         for node in order:
             step_peak, level = self.step(done, level, node)
-            peak = max(peak, step_peak)
+            peaks.append(step_peak)
             done |= 1 << node
-        return peak
+        return peaks
+
+    def peak(self, order: Sequence[int]) -> int:
+        """Peak of a topological order of the nodes; what is reported is judged by `core.peak` on the lifted order."""
+        return max([self.base, *self.step_peaks(order)])
 
     def lift(self, order: Sequence[int]) -> tuple[int, ...]:
         """The order of the original ops that an order of the nodes stands for."""

@@ -56,7 +56,7 @@ _STAGES_OF: dict[str, tuple[Stage, ...]] = {
         Stage("local", stages.first_local),
         Stage("probe", stages.probe),
         Stage("local", stages.second_local),
-        Stage("probe", stages.probe),
+        Stage("probe", stages.probe_again),
         Stage("kernel", stages.kernel),
         Stage("cpsat", stages.small_cpsat),
     ),

@@ -21,6 +21,7 @@ __all__ = [
     "local",
     "model_ilp",
     "probe",
+    "probe_again",
     "second_local",
     "series_parallel",
     "small_cpsat",
@@ -39,7 +40,6 @@ _SECOND_LOCAL_SHARE = 0.5
 _KERNEL_SHARE = 0.5
 _WIDEST_SEARCH = 10_000
 """Ops up to which the methods run whose masks take ops^2 bits."""
-_NODES_PER_UNIT = 1000
 _WORK_PER_SECOND = 0.25
 """Deterministic work that a second of the limit buys a solver: low enough that the clock does not stop it."""
 _LARGEST_MODEL = 120
@@ -127,72 +127,63 @@ def _improve(state: State, budget: Budget, seed: int) -> None:
 
 def _search(state: State, budget: Budget) -> None:
     """Exact search between the ends of the best order; what it commits improves that order even when it is cut off."""
-    from memsched.search.valley import exact_search
+    from memsched.search.problem import Problem
+    from memsched.search.refute import search_within
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
-    states = _states_for(budget, len(state.graph.ops))
-    found = exact_search(
-        state.graph,
-        lower_bound=state.lower_bound,
-        upper_bound=state.peak,
-        budget=states,
-        incumbent=state.order,
+    problem = Problem.from_graph(state.graph)
+    found = search_within(
+        problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=budget, incumbent=state.order
     )
-    _pay_for(states, budget, len(state.graph.ops))
     if found.order is not None:
         state.offer(found.order, "valley")
     _prove_by_search(state, found.lower_bound, found.states)
 
 
 def probe(state: State) -> None:
-    """Refute every peak below the best: probing on the series-parallel kernel with its symmetries broken."""
+    """Refute every peak below the best, or find one: probing and search on the series-parallel kernel."""
     from memsched.search.kernelize import reduce_series_parallel
-    from memsched.search.probing import probe_bound
     from memsched.search.problem import Problem
-    from memsched.search.symmetry import break_symmetries
+    from memsched.search.refute import refute
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
+    state.probed_peak = state.peak
     share = state.budget.part(_PROBE_SHARE)
-    problem = break_symmetries(reduce_series_parallel(Problem.from_graph(state.graph)), share)
-    bound = probe_bound(problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=share)
+    problem = reduce_series_parallel(Problem.from_graph(state.graph))
+    found = refute(problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=share)
     state.budget.give_back(share)
+    if found.order is not None:
+        state.offer(problem.lift(found.order), "probing")
     statement = "every lower peak was refuted by minimum cuts under the precedences that it would force"
-    state.prove(bound, StatementCertificate(bound, "probing", statement))
+    if found.states:
+        statement += f", and by exact search over {found.states} down-sets that respect them"
+    state.prove(found.lower_bound, StatementCertificate(found.lower_bound, "probing", statement))
+
+
+def probe_again(state: State) -> None:
+    """Probing at the level of a better order than the last one, if there is one; otherwise it would say the same."""
+    if state.probed_peak is None or state.peak < state.probed_peak:
+        probe(state)
 
 
 def kernel(state: State) -> None:
     """Exact search on the kernel: series-parallel parts and modules collapsed."""
     from memsched.search.kernelize import kernelize
-    from memsched.search.valley import exact_search
+    from memsched.search.refute import search_within
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
     share = state.budget.part(_KERNEL_SHARE)
     small = kernelize(state.graph, share)
     state.budget.give_back(share)
-    states = _states_for(state.budget, len(small.problem))
-    found = exact_search(small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=states)
-    _pay_for(states, state.budget, len(small.problem))
+    found = search_within(
+        small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=state.budget
+    )
     if found.order is not None:
         state.offer(small.lift(found.order), "kernel")
     _prove_by_search(state, found.lower_bound, found.states)
-
-
-def _states_for(budget: Budget, num_nodes: int) -> Budget:
-    """How many states `budget` buys: a state is a mask, and masks of many nodes cost more than a unit."""
-    return Budget(budget.units // _units_per_state(num_nodes), budget.deadline)
-
-
-def _pay_for(states: Budget, budget: Budget, num_nodes: int) -> None:
-    """Take what the search has spent, in units, from the budget that bought the states."""
-    spent = budget.units // _units_per_state(num_nodes) - states.units
-    budget.spend(max(0, spent) * _units_per_state(num_nodes))
-
-
-def _units_per_state(num_nodes: int) -> int:
-    return 1 + (num_nodes // _NODES_PER_UNIT) ** 2
 
 
 def _prove_by_search(state: State, bound: int, num_states: int) -> None:

@@ -34,6 +34,7 @@ class State:
     method: str = "incoming"
     lower_bound: int = 0
     certificate: Certificate | None = None
+    probed_peak: int | None = None
     notes: list[str] = field(default_factory=list)
 
     @classmethod
