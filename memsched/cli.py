@@ -1,7 +1,8 @@
-"""The command line: `memsched solve | verify | tree`, also as `python -m memsched`.
+"""The command line: `memsched solve | verify | show | tree`, also as `python -m memsched`.
 
     memsched solve GRAPH [--time-limit S] [--method M] [--json] [-o PLAN]    order a graph; print or write the plan
     memsched verify GRAPH PLAN                                               recompute the peak, check the certificate
+    memsched show PLAN [--graph GRAPH] -o out.html|.pickle|.json|.csv        a page, a snapshot, a trace, a table
     memsched tree GRAPH [-o tree.svg] [--segments] [--json]                  the series-parallel decomposition
 
 A command is one small function `(arguments) -> exit code` and one that declares its arguments; `COMMANDS` lists them.
@@ -27,7 +28,15 @@ from memsched.core.check import CheckError, check_certificate, check_order
 from memsched.core.graph import Graph, GraphError
 from memsched.core.graphio import FormatError, Plan, atomic_write, plan_to_json, read_graph, read_plan, write_json
 from memsched.core.peak import live_buffers, memory_profile, peak_bytes
-from memsched.core.result import Certificate, CutCertificate, EndpointCertificate, Options, Schedule, Status
+from memsched.core.result import (
+    Certificate,
+    CutCertificate,
+    EndpointCertificate,
+    ForcingCertificate,
+    Options,
+    Schedule,
+    Status,
+)
 from memsched.search.heuristics import stock_orders
 from memsched.search.solver import METHODS, SolverError, solve
 from memsched.series_parallel.recognize import Decomposition, recognize
@@ -38,6 +47,8 @@ __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "Comm
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_NOT_VERIFIED = 0, 2, 3
 
 _LARGEST_BUFFERS_SHOWN = 5
+
+_AGAINST = ("stock", "incoming", "lpmf", "bfs", "dfs", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +111,10 @@ def _declare_solve(parser: argparse.ArgumentParser) -> None:
 def _solve(arguments: argparse.Namespace) -> int:
     graph = read_graph(arguments.graph)
     schedule = solve(graph, Options(time_limit_s=arguments.time_limit, method=arguments.method))
-    plan = plan_to_json(graph, schedule)
     if arguments.output:
-        write_json(arguments.output, plan)
+        write_json(arguments.output, plan_to_json(graph, schedule, embed_graph=True))  # for `show`
     if arguments.json:
-        print(json.dumps(plan, separators=(",", ":")))
+        print(json.dumps(plan_to_json(graph, schedule), separators=(",", ":")))
     else:
         _print_schedule(graph, schedule)
     return EXIT_DONE
@@ -151,6 +161,8 @@ def _why(graph: Graph, certificate: Certificate | None) -> str:
             return "live at the start" if certificate.bound == graph.start_bytes else "live at the end"
         case CutCertificate():
             return f"enforced at {graph.ops[certificate.op].name}"
+        case ForcingCertificate():
+            return f"lower: {len(certificate.steps) - 1} forced precedences, then no way"
         case _:
             return f"by {_method_of(certificate)}"
 
@@ -210,6 +222,50 @@ def _check_plan(graph: Graph, plan: Plan) -> bool:
     if plan.status == Status.OPTIMAL.value and plan.lower_bound != peak:
         raise CheckError(f"status: optimal, but the bound {plan.lower_bound} is below the peak {peak}")
     return check_certificate(graph, plan.certificate, plan.lower_bound)
+
+
+# ---- show
+
+
+def _declare_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plan", metavar="PLAN", help="memsched-plan/1; a plan of `solve -o` holds its graph")
+    parser.add_argument("--graph", metavar="GRAPH", help="the graph, when the plan does not hold it")
+    against = f"the order to compare with, one of {', '.join(_AGAINST)} (default: stock, the best of Inductor's four)"
+    parser.add_argument("--against", choices=_AGAINST, default="stock", metavar="ORDER", help=against)
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="out.html, .pickle, .json or .csv")
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from memsched.report.show import Exhibit, check_output, write_exhibit
+    from memsched.report.timeline import timeline_of
+
+    check_output(arguments.output)
+    plan = read_plan(arguments.plan)
+    named_graph = read_graph(arguments.graph) if arguments.graph else None
+    try:
+        graph = named_graph or plan.embedded_graph()
+        if graph is None:
+            raise FormatError("the plan holds no graph, and --graph GRAPH is missing")
+        proved, origins = _check_plan(graph, plan), plan.embedded_origins()
+    except (FormatError, CheckError) as error:
+        raise FormatError(f"{arguments.plan}: {error}") from None
+    orders = _orders_against(graph, arguments.against) | {f"memsched ({plan.method})": plan.order}
+    timelines = [timeline_of(graph, order, title, origins) for title, order in orders.items()]
+    bound = None if plan.certificate is None else plan.lower_bound
+    write_exhibit(arguments.output, Exhibit(timelines, bound, plan.certificate, proved))
+    return EXIT_DONE
+
+
+def _orders_against(graph: Graph, name: str) -> dict[str, Sequence[int]]:
+    """The order that a plan is shown against, by its title: one of Inductor's, the best of them, or nothing."""
+    if name == "none":
+        return {}
+    if name == "incoming":
+        return {"stock (incoming)": graph.topological_order}
+    orders = stock_orders(graph)
+    if name == "stock":
+        name = min(orders, key=lambda candidate: peak_bytes(graph, orders[candidate]))
+    return {f"stock ({name})": orders[name]}
 
 
 def _method_of(certificate: Certificate | None) -> str:
@@ -285,6 +341,7 @@ def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
 
 COMMANDS: tuple[Command, ...] = (
     Command("solve", "order a graph for least peak memory", _declare_solve, _solve),
+    Command("show", "a plan as a page, a memory_viz snapshot, a trace or a table", _declare_show, _show),
     Command("tree", "the series-parallel decomposition of a graph, or why it has none", _declare_tree, _tree),
     Command("verify", "check a plan without a solver: order, peak, certificate", _declare_verify, _verify),
 )

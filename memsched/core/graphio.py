@@ -20,12 +20,13 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from memsched.core.graph import MAX_BYTES, Buffer, Graph, GraphError, Op
+from memsched.core.origin import Origin
 from memsched.core.result import (
     Certificate,
     CutCertificate,
@@ -225,6 +226,22 @@ class Plan:
         self.method = fields.text("method")
         self.order = fields.integers("order")
         self.certificate = _certificate_from_json(fields)
+        self._fields = fields
+
+    def embedded_graph(self) -> Graph | None:
+        """The graph that the file carries, or None; raises FormatError.  `verify` does not use it."""
+        data = self._fields.data.get("graph")
+        if data is None:
+            return None
+        try:
+            return graph_from_json(data)
+        except (FormatError, GraphError) as error:
+            raise FormatError(f"graph: {str(error).removeprefix('graph: ')}") from None
+
+    def embedded_origins(self) -> dict[str, Origin]:
+        """Where each buffer comes from, by name, as far as the file tells; raises FormatError."""
+        rows = _Fields("origins", self._fields.data.get("origins", {})).data
+        return {name: _origin_from_json(f"origins.{name[:40]!r}", row) for name, row in rows.items()}
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
@@ -236,11 +253,20 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         raise FormatError(f"{path}: {error}") from None
 
 
-def plan_to_json(graph: Graph, schedule: Schedule) -> dict[str, Any]:
-    """`schedule` of `graph` as a `memsched-plan/1` object."""
+def plan_to_json(
+    graph: Graph,
+    schedule: Schedule,
+    *,
+    embed_graph: bool = False,
+    origins: Mapping[str, Origin] | None = None,
+) -> dict[str, Any]:
+    """`schedule` of `graph` as a `memsched-plan/1` object, for `memsched show` also with the graph and the origins."""
     certificate = None
     if schedule.certificate is not None:
         certificate = {"kind": _KINDS[type(schedule.certificate)], **asdict(schedule.certificate)}
+    embedded: dict[str, Any] = {"graph": graph_to_json(graph)} if embed_graph else {}
+    if origins:
+        embedded["origins"] = {name: _origin_to_json(origin) for name, origin in origins.items()}
     return {
         "format": PLAN_FORMAT,
         "name": graph.name,
@@ -255,7 +281,19 @@ def plan_to_json(graph: Graph, schedule: Schedule) -> dict[str, Any]:
         "order": list(schedule.order),
         "certificate": certificate,
         "note": schedule.note,
+        **embedded,
     }
+
+
+def _origin_to_json(origin: Origin) -> dict[str, Any]:
+    """What is known, and no empty field."""
+    return {key: list(value) if key == "shape" else value for key, value in asdict(origin).items() if value}
+
+
+def _origin_from_json(where: str, data: object) -> Origin:
+    fields = _Fields(where, data)
+    texts = {key: fields.text(key, "") for key in Origin.__slots__ if key != "shape"}
+    return Origin(shape=fields.integers("shape"), **texts)
 
 
 _STATUSES = tuple(status.value for status in Status)
