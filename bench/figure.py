@@ -26,9 +26,8 @@ def draw_step(result: StepResult) -> bytes:
     for name, mode in result.modes.items():
         colour = _COLOURS[name]
         if mode.trace is not None and mode.trace.live_bytes:
-            length = mode.trace.seconds[-1] or 1.0
-            share = [second / length for second in mode.trace.seconds]
             live = [bytes_ / _MIB for bytes_ in mode.trace.live_bytes]
+            share = _shares(len(live))
             measured.step(share, live, where="post", color=colour, lw=1.2, label=_label(name, mode.peak))
         elif mode.peak:
             measured.axhline(mode.peak / _MIB, color=colour, label=_label(name, mode.peak))
@@ -37,8 +36,10 @@ def draw_step(result: StepResult) -> bytes:
             predicted.step(share, live, where="post", color=colour, lw=1.2, label=_label(name, mode.modelled or 0))
     bound = result.modes["memsched"].lower_bound
     if bound:
-        predicted.axhline(bound / _MIB, color="black", lw=0.8, ls="--", label=f"lower bound {bound / _MIB:.1f} MiB")
-    measured.set(title="measured", xlabel="share of the step's time", ylabel="MiB above the start of the step")
+        predicted.axhline(bound / _MIB, color="black", lw=0.8, ls="--", label=f"lower bound {bound / _MIB:.2f} MiB")
+    measured.set(
+        title="measured", xlabel="share of the step's allocations and frees", ylabel="MiB above the start of the step"
+    )
     predicted.set(title="predicted", xlabel="share of the step's kernels")
     for axes in (measured, predicted):
         axes.legend(loc="upper left", fontsize=8, frameon=False)
@@ -52,7 +53,7 @@ def draw_step(result: StepResult) -> bytes:
 
 
 def _label(name: str, peak: int) -> str:
-    return f"{name}, peak {peak / _MIB:.1f} MiB"
+    return f"{name}, peak {peak / _MIB:.2f} MiB"
 
 
 def _predicted_curve(graphs: Sequence[GraphReport]) -> tuple[list[float], list[float]]:
@@ -64,4 +65,9 @@ def _predicted_curve(graphs: Sequence[GraphReport]) -> tuple[list[float], list[f
         profile = memory_profile(report.graph, report.schedule.order)
         for step_peak, level in zip(profile.step_peaks, profile.levels, strict=True):
             live += [step_peak / _MIB, level / _MIB]
-    return [at / max(1, len(live) - 1) for at in range(len(live))], live
+    return _shares(len(live)), live
+
+
+def _shares(count: int) -> list[float]:
+    """`count` points from 0 to 1.  Events rather than seconds: a pause of the machine would stretch one of them."""
+    return [at / max(1, count - 1) for at in range(count)]
