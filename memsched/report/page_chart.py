@@ -1,0 +1,314 @@
+"""The first half of the page's script: state, words, elements, colours, and the chart of one order on a canvas.
+
+The script reads one JSON object, and writes names only as text, never as markup.  It draws column by column:
+
+    column of pixels -> the steps that fall into it -> the one with the largest peak -> the buffers live there, stacked
+
+so that a peak is never lost between two columns.  The buffers that live in each block of 64 steps are listed once, in
+the order in which they are stacked; a column goes through the list of its block, so that a redraw costs columns x
+live buffers, whatever the zoom.  Pixels are written into one image rather than drawn as shapes.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CHART"]
+
+CHART = r"""
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const { ops, buffers, plans, bound, strings } = data;
+const stepCount = plans[0].order.length;
+const sizes = Float64Array.from(buffers.size);
+const highest = Math.max(bound || 0, ...plans.map(plan => plan.peak)) || 1;
+const SHOWN_AT_FIRST = 12, ROW = 26, ROWS_AROUND = 12;
+const PAD = { left: 76, right: 12, top: 20, bottom: 24 };
+const byId = id => document.getElementById(id);
+
+// ---- state: steps in view, the step looked at in one plan, the selected buffer (-1: none)
+const view = { from: 0, to: stepCount };
+const cursor = { plan: plans.length - 1, step: plans[plans.length - 1].peakStep };
+let selected = -1, showAll = false, redrawAsked = false, charts = [];
+
+// ---- words
+function bytes(count) {
+  const units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+  let unit = 0;
+  while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit++; }
+  return unit ? count.toFixed(2) + " " + units[unit] : count + " bytes";
+}
+const opOf = (plan, step) => plans[plan].order[step];
+const kindOf = op => strings[ops.kind[op]];
+const text = (column, buffer) => buffers[column] ? strings[buffers[column][buffer]] : "";
+function maker(buffer) {
+  const op = buffers.producer[buffer];
+  return op < 0 ? "input of the graph" : ops.name[op];
+}
+function lifetime(plan, buffer) {
+  const first = plans[plan].first[buffer], last = plans[plan].last[buffer];
+  return (first < 0 ? "start" : "step " + first) + " to " + (last >= stepCount ? "end" : "step " + last);
+}
+function sourceOfStep(plan, step) {
+  let largest = -1;
+  for (const buffer of ops.outputs[opOf(plan, step)])
+    if (largest < 0 || buffers.size[buffer] > buffers.size[largest]) largest = buffer;
+  return largest < 0 ? "" : text("source", largest);
+}
+function liveAt(plan, step) {
+  const { first, last } = plans[plan], live = [];
+  for (let buffer = 0; buffer < first.length; buffer++)
+    if (first[buffer] <= step && step <= last[buffer]) live.push(buffer);
+  return live.sort((a, b) => buffers.size[b] - buffers.size[a] || a - b);
+}
+const allocated = (plan, step) =>
+  plans[plan].peaks[step] - (step ? plans[plan].levels[step - 1] : plans[plan].start);
+const freed = (plan, step) => plans[plan].peaks[step] - plans[plan].levels[step];
+
+// ---- elements: everything that comes from a graph goes through textContent
+function element(tag, content, className) {
+  const made = document.createElement(tag);
+  if (content !== undefined) made.textContent = content;
+  if (className) made.className = className;
+  return made;
+}
+function row(cells, tag, numbers) {
+  const made = element("tr");
+  cells.forEach((cell, column) => {
+    const box = element(tag, cell, numbers.includes(column) ? "number" : "");
+    if (tag === "th") box.scope = "col"; else box.title = cell;
+    made.append(box);
+  });
+  return made;
+}
+
+// ---- colours: a hue for each class of buffer, a shade for each buffer, packed as the image wants them
+const CLASSES = ["given", "held", "passing"];
+let colours = {};
+function packed(colour, factor) {
+  const [red, green, blue] = [1, 3, 5].map(at => Math.min(255, parseInt(colour.slice(at, at + 2), 16) * factor));
+  return (255 << 24 | blue << 16 | green << 8 | red) >>> 0;
+}
+function readColours() {
+  const style = getComputedStyle(document.documentElement);
+  const named = name => style.getPropertyValue("--" + name).trim();
+  const shades = [0.82, 1.0, 0.9, 1.1, 0.96].map(factor => CLASSES.map(name => packed(named(name), factor)));
+  colours = { ink: named("ink"), muted: named("muted"), line: named("line"), bound: named("bound"),
+    accent: named("accent"), ground: packed(named("ground"), 1), scratch: packed(named("scratch"), 1),
+    chosen: packed(named("chosen"), 1),
+    fill: Uint32Array.from(buffers.class, (kind, buffer) => shades[buffer % shades.length][kind]),
+    edge: CLASSES.map(name => packed(named(name), 0.55)) };
+}
+
+// ---- a chart
+// From the bottom: inputs, kept buffers, temporaries; within each the ones that are born first, so bands stay put.
+// Returns for each block of BLOCK steps the buffers that live in it, in this order.
+const BLOCK = 64;
+function stackedByBlock(plan) {
+  const { first, last } = plans[plan], blocks = Array.from({ length: Math.ceil(stepCount / BLOCK) }, () => []);
+  const stack = [...first.keys()].sort((a, b) =>
+    buffers.class[a] - buffers.class[b] || first[a] - first[b] || a - b);
+  for (const buffer of stack) {
+    if (!buffers.size[buffer]) continue;
+    const end = Math.floor(Math.min(last[buffer], stepCount - 1) / BLOCK);
+    for (let block = Math.floor(Math.max(0, first[buffer]) / BLOCK); block <= end; block++) blocks[block].push(buffer);
+  }
+  return blocks.map(block => Int32Array.from(block));
+}
+class Chart {
+  constructor(plan) {
+    this.plan = plan;
+    this.blocks = stackedByBlock(plan);
+    this.first = Float64Array.from(plans[plan].first);
+    this.last = Float64Array.from(plans[plan].last);
+    this.canvas = element("canvas");
+    this.canvas.tabIndex = 0;
+    this.canvas.setAttribute("role", "application");
+    this.canvas.setAttribute("aria-roledescription", "memory chart");
+    this.canvas.setAttribute("aria-label", plans[plan].title + ": peak " + bytes(plans[plan].peak) + " at step " +
+      plans[plan].peakStep + ". Arrow keys move, plus and minus zoom.");
+    this.canvas.setAttribute("aria-describedby", "step-words");
+    const figure = element("figure");
+    figure.append(element("figcaption", plans[plan].title), this.canvas);
+    byId("charts").append(figure);
+    this.listen();
+  }
+  get width() { return Math.max(1, this.canvas.clientWidth - PAD.left - PAD.right); }
+  get height() { return Math.max(1, this.canvas.clientHeight - PAD.top - PAD.bottom); }
+  x(step) { return PAD.left + (step - view.from) / (view.to - view.from) * this.width; }
+  y(count) { return PAD.top + this.height * (1 - count / (highest * 1.04)); }
+  stepAt(x) {
+    const step = Math.floor(view.from + (x - PAD.left) / this.width * (view.to - view.from));
+    return Math.max(0, Math.min(stepCount - 1, step));
+  }
+  // The step that is drawn in the pixels [x, x + width): the highest of those that fall into them.
+  highestStep(x, width) {
+    const { peaks } = plans[this.plan], scale = (view.to - view.from) / this.width;
+    const begin = Math.max(0, Math.floor(view.from + (x - PAD.left) * scale));
+    const end = Math.min(stepCount, Math.max(begin + 1, Math.ceil(view.from + (x - PAD.left + width) * scale)));
+    let best = Math.min(begin, stepCount - 1);
+    for (let step = begin; step < end; step++) if (peaks[step] > peaks[best]) best = step;
+    return best;
+  }
+  bufferAt(x, y) {
+    const { first, last } = this, step = this.highestStep(x, 1);
+    const target = (PAD.top + this.height - y) / this.height * highest * 1.04;
+    let below = 0;
+    for (const buffer of this.blocks[Math.floor(step / BLOCK)]) {
+      if (first[buffer] > step || step > last[buffer]) continue;
+      below += buffers.size[buffer];
+      if (target >= 0 && target < below) return buffer;
+    }
+    return -1;
+  }
+  draw() {
+    const ratio = window.devicePixelRatio || 1, { canvas } = this;
+    canvas.width = Math.round(canvas.clientWidth * ratio);
+    canvas.height = Math.round(canvas.clientHeight * ratio);
+    const pen = canvas.getContext("2d");
+    this.drawBands(pen, ratio);
+    pen.scale(ratio, ratio);
+    pen.font = "12px system-ui, sans-serif";
+    this.drawAxes(pen);
+    this.drawBound(pen);
+    this.drawCursor(pen);
+    this.drawPeak(pen);
+  }
+  drawBands(pen, ratio) {
+    const width = Math.round(this.width * ratio), height = Math.round(this.height * ratio);
+    const image = pen.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
+    pixels.fill(colours.ground);
+    let drawn = -1;
+    for (let column = 0; column < width; column++) {
+      const step = this.highestStep(PAD.left + column / ratio, 1 / ratio);
+      if (step !== drawn) this.paintColumn(pixels, width, height, column, step);
+      else for (let at = column; at < pixels.length; at += width) pixels[at] = pixels[at - 1];
+      drawn = step;
+    }
+    pen.putImageData(image, Math.round(PAD.left * ratio), Math.round(PAD.top * ratio));
+  }
+  // Bands thinner than a pixel share it; the upper edge of a band that is thick enough is dark.
+  paintColumn(pixels, width, height, column, step) {
+    const { first, last } = this, scale = height / (highest * 1.04);
+    let total = 0, row = height - 1;
+    const block = this.blocks[Math.floor(step / BLOCK)];
+    for (let at = 0; at < block.length; at++) {
+      const buffer = block[at];
+      if (first[buffer] > step || step > last[buffer]) continue;
+      total += sizes[buffer];
+      const top = Math.round(height - total * scale);
+      if (row < top) continue;
+      const thick = row - top >= 3, colour = buffer === selected ? colours.chosen : colours.fill[buffer];
+      for (; row >= top; row--) pixels[row * width + column] = colour;
+      if (thick) pixels[top * width + column] = colours.edge[buffers.class[buffer]];
+    }
+    const top = Math.round(height - plans[this.plan].peaks[step] * scale);
+    for (; row >= top; row--) pixels[row * width + column] = colours.scratch;
+  }
+  drawAxes(pen) {
+    pen.textBaseline = "middle";
+    pen.textAlign = "right";
+    let tick = 2 ** Math.floor(Math.log2(highest / 4));
+    if (highest / tick > 6) tick *= 2;
+    for (let count = 0; count <= highest * 1.04; count += tick) {
+      pen.globalAlpha = 0.5;
+      pen.fillStyle = colours.line;
+      pen.fillRect(PAD.left, Math.round(this.y(count)), this.width, 1);
+      pen.globalAlpha = 1;
+      pen.fillStyle = colours.muted;
+      pen.fillText(bytes(count), PAD.left - 8, this.y(count));
+    }
+    pen.textAlign = "center";
+    pen.textBaseline = "top";
+    const steps = view.to - view.from, unit = 10 ** Math.floor(Math.log10(steps / 4));
+    const every = Math.max(1, Math.round([1, 2, 5].map(n => n * unit).find(gap => steps / gap <= 12) || 10 * unit));
+    for (let step = Math.ceil(view.from / every) * every; step < view.to; step += every)
+      pen.fillText(step, Math.min(this.x(step + 0.5), PAD.left + this.width - 12), PAD.top + this.height + 6);
+  }
+  drawBound(pen) {
+    if (!bound) return;
+    pen.strokeStyle = colours.bound;
+    pen.setLineDash([6, 4]);
+    pen.lineWidth = 1.5;
+    pen.beginPath();
+    pen.moveTo(PAD.left, this.y(bound));
+    pen.lineTo(PAD.left + this.width, this.y(bound));
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+  drawCursor(pen) {
+    if (cursor.plan !== this.plan || cursor.step + 1 < view.from || cursor.step > view.to) return;
+    const left = Math.max(PAD.left, this.x(cursor.step));
+    const right = Math.min(PAD.left + this.width, this.x(cursor.step + 1));
+    pen.fillStyle = colours.accent;
+    pen.globalAlpha = 0.25;
+    pen.fillRect(left, PAD.top, Math.max(1, right - left), this.height);
+    pen.globalAlpha = 1;
+    pen.fillRect((left + right) / 2 - 0.5, PAD.top, 1, this.height);
+  }
+  drawPeak(pen) {
+    const { peak, peakStep } = plans[this.plan], x = this.x(peakStep + 0.5), y = this.y(peak);
+    if (x < PAD.left || x > PAD.left + this.width) return;
+    pen.fillStyle = colours.ink;
+    pen.beginPath();
+    pen.moveTo(x, y);
+    pen.lineTo(x - 5, y - 8);
+    pen.lineTo(x + 5, y - 8);
+    pen.fill();
+    const label = "peak " + bytes(peak) + ", step " + peakStep, side = x > PAD.left + this.width / 2 ? -1 : 1;
+    pen.textAlign = side < 0 ? "right" : "left";
+    pen.textBaseline = "bottom";
+    pen.fillText(label, x + side * 9, y - 1);
+  }
+  listen() {
+    const { canvas } = this;
+    const place = event => [event.clientX - canvas.getBoundingClientRect().left,
+      event.clientY - canvas.getBoundingClientRect().top];
+    canvas.addEventListener("wheel", event => {
+      event.preventDefault();
+      const [x] = place(event);
+      if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY))
+        pan((event.deltaX || event.deltaY) / this.width * (view.to - view.from));
+      else zoom(Math.exp(event.deltaY * 0.0015), view.from + (x - PAD.left) / this.width * (view.to - view.from));
+    }, { passive: false });
+    canvas.addEventListener("dblclick", () => look(0, stepCount));
+    canvas.addEventListener("keydown", event => { if (onKey(event, this.plan)) event.preventDefault(); });
+    canvas.addEventListener("pointerdown", event => {
+      canvas.setPointerCapture(event.pointerId);
+      this.drag = { x: event.clientX, from: view.from, moved: false };
+    });
+    canvas.addEventListener("pointermove", event => {
+      if (this.drag) this.onDrag(event); else this.onHover(...place(event), event);
+    });
+    canvas.addEventListener("pointercancel", () => { this.drag = null; });
+    canvas.addEventListener("pointerup", event => {
+      if (this.drag && !this.drag.moved) {
+        const [x, y] = place(event), buffer = this.bufferAt(x, y);
+        selected = buffer === selected ? -1 : buffer;
+        moveTo(this.plan, this.highestStep(x, 1));
+      }
+      this.drag = null;
+    });
+    canvas.addEventListener("pointerleave", () => { byId("tip").hidden = true; });
+  }
+  onDrag(event) {
+    const moved = event.clientX - this.drag.x;
+    if (Math.abs(moved) < 4 && !this.drag.moved) return;
+    this.drag.moved = true;
+    byId("tip").hidden = true;
+    pan(this.drag.from - moved / this.width * (view.to - view.from) - view.from);
+  }
+  onHover(x, y, event) {
+    const tip = byId("tip");
+    tip.hidden = x < PAD.left || x > PAD.left + this.width || y < PAD.top || y > PAD.top + this.height;
+    if (tip.hidden) return;
+    const step = this.highestStep(x, 1), buffer = this.bufferAt(x, y);
+    const lines = ["step " + step + ": " + ops.name[opOf(this.plan, step)] + ", " +
+      bytes(plans[this.plan].peaks[step]) + " live"];
+    if (buffer >= 0) lines.unshift(buffers.name[buffer] + "  " + bytes(buffers.size[buffer]),
+      ...["type", "source", "operator", "module"].map(column => text(column, buffer)).filter(Boolean),
+      "from " + maker(buffer) + ", live " + lifetime(this.plan, buffer));
+    tip.replaceChildren(...lines.map((line, at) => element(at || buffer < 0 ? "div" : "strong", line)));
+    tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)) + "px";
+    tip.style.top = Math.max(4, Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8)) + "px";
+  }
+}
+"""
