@@ -2,6 +2,7 @@
 
     torch.compile(model, backend="memsched")        # no import needed
     memsched.reports()                              # what was planned, one report per compiled graph
+    memsched.explain(model, batch)                  # why a step peaks where it does, before it runs
 
 Importing this package imports neither torch nor a solver.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 from memsched.core.report import GraphReport, reports, reset
 
-__all__ = ["GraphReport", "memsched_backend", "reports", "reset"]
+__all__ = ["GraphReport", "explain", "memsched_backend", "reports", "reset"]
 __version__ = "0.1.0"
 
 
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from memsched.inductor.backend import memsched_backend
 
         return memsched_backend
+    if name == "explain":
+        from memsched.questions import explain
+
+        return explain
     raise AttributeError(f"module 'memsched' has no attribute {name!r}")

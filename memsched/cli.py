@@ -4,12 +4,13 @@
     memsched verify GRAPH PLAN                                               recompute the peak, check the certificate
     memsched show PLAN [--graph GRAPH] -o out.html|.pickle|.json|.csv        a page, a snapshot, a trace, a table
     memsched tree GRAPH [-o tree.svg] [--segments] [--json]                  the series-parallel decomposition
+    memsched explain | check MODULE:FUNCTION, memsched diff A B              see `memsched.questions`
 
 A command is one small function `(arguments) -> exit code` and one that declares its arguments; `COMMANDS` lists them.
 Nothing here imports torch, and `verify` needs no solver.
 
-Exit codes: 0 done, 2 bad input (one line on stderr that names the file and the first offending field),
-3 verification failed.
+Exit codes: 0 done, 1 a peak rose (`check`), 2 bad input (one line on stderr that names the file and the first
+offending field), 3 verification failed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from memsched.core.result import (
     Schedule,
     Status,
 )
+from memsched.core.sizes import InputError
+from memsched.questions import declare_check, declare_diff, declare_explain, run_check, run_diff, run_explain
 from memsched.search.heuristics import stock_orders
 from memsched.search.solver import METHODS, SolverError, solve
 from memsched.series_parallel.recognize import Decomposition, recognize
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         exit_code: int = arguments.run(arguments)
         sys.stdout.flush()
-    except (FormatError, GraphError, SolverError, CheckError) as error:
+    except (FormatError, GraphError, SolverError, CheckError, InputError) as error:
         print(f"memsched: {_one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:
@@ -340,6 +343,9 @@ def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 COMMANDS: tuple[Command, ...] = (
+    Command("check", "compare the peaks of a model with a baseline; exit 1 when one rose", declare_check, run_check),
+    Command("diff", "what changed between two baselines, explanations or plans", declare_diff, run_diff),
+    Command("explain", "why a step of a model peaks where it does, before it runs", declare_explain, run_explain),
     Command("solve", "order a graph for least peak memory", _declare_solve, _solve),
     Command("show", "a plan as a page, a memory_viz snapshot, a trace or a table", _declare_show, _show),
     Command("tree", "the series-parallel decomposition of a graph, or why it has none", _declare_tree, _tree),

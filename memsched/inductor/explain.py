@@ -1,0 +1,224 @@
+"""Planning one step of a model for an explanation: memsched's plans, stock's, what the caller holds, and experiments.
+
+Everything is planned, nothing is compiled (`memsched.inductor.plan_only`).  An experiment is a plan of a changed step:
+
+    half the batch        every argument whose first dimension is the batch is cut to its first half
+    checkpointed blocks   the blocks of that container of the model whose blocks save most for the backward
+
+The model is left as it was: parameters, gradients, buffers, modes and the random state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from memsched.core.explanation import Experiment, HeldBytes, PlannedStep
+from memsched.core.report import GraphReport
+from memsched.core.sizes import InputError
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.plan_only import plan_only
+
+__all__ = ["plan_step"]
+
+Model: TypeAlias = nn.Module | Callable[..., Any]
+
+
+def plan_step(
+    model: Model,
+    args: Sequence[Any],
+    *,
+    train: bool = True,
+    device: str = "cpu",
+    optimizer: torch.optim.Optimizer | None = None,
+    experiments: bool = True,
+    stock: bool = True,
+    options: BackendOptions | None = None,
+) -> PlannedStep:
+    """Plan `model(*args)` and, with `train`, the backward of what it returns.
+
+    Raises:
+        InputError: a device that is not there or that the model is not on, a model that does not compile, no loss.
+    """
+    _check_device(model, args, device)
+    options = options or BackendOptions()
+    held = _held(model, args, optimizer)
+    with _undisturbed(model, train):
+        reports = _plan(model, args, train, options)
+        _check_reports(reports, train)
+        observed = _plan(model, args, train, None) if stock else []
+        tried = tuple(_experiments(model, args, reports, train, options)) if experiments else ()
+    return PlannedStep(tuple(reports), tuple(observed), held, tried, train, device)
+
+
+def _plan(model: Model, args: Sequence[Any], train: bool, options: BackendOptions | None) -> list[GraphReport]:
+    """The plans; with no options, those of stock.  Raises InputError."""
+    try:
+        with contextlib.nullcontext() if train else torch.no_grad():
+            return plan_only(model, list(args), options, stock=options is None)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the model does not compile: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:300]
+
+
+def _check_device(model: Model, args: Sequence[Any], device: str) -> None:
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device {device!r} is unknown") from None
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r}: this torch ({torch.__version__}) sees no CUDA device")
+    tensors = [t for t in torch.utils._pytree.tree_leaves(list(args)) if isinstance(t, Tensor)]
+    tensors += list(model.parameters()) if isinstance(model, nn.Module) else []
+    for tensor in tensors:
+        if tensor.device.type != wanted.type:
+            raise InputError(f"device {device!r}: the model or its batch is on {tensor.device.type!r}")
+
+
+def _check_reports(reports: Sequence[GraphReport], train: bool) -> None:
+    if not reports:
+        raise InputError("nothing to plan: no graph with an op was compiled")
+    if train and not any(report.kind == "backward" for report in reports):
+        raise InputError(
+            "the model returns no loss: nothing that it returns requires a gradient (inference: train=False)"
+        )
+
+
+@contextlib.contextmanager
+def _undisturbed(model: Model, train: bool) -> Iterator[None]:
+    """Set the mode of the model, and put back what planning, which runs the traced graphs, would change."""
+    if not isinstance(model, nn.Module):
+        with torch.random.fork_rng():
+            yield
+        return
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    modes = [(module, module.training) for module in model.modules()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        model.train(train)
+        with torch.random.fork_rng():
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for module, mode in modes:
+            module.training = mode
+
+
+# ---- what the caller holds
+
+
+def _held(model: Model, args: Sequence[Any], optimizer: torch.optim.Optimizer | None) -> HeldBytes:
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    state = None
+    if optimizer is not None:
+        values = torch.utils._pytree.tree_leaves([dict(row) for row in optimizer.state.values()])
+        state = _bytes(value for value in values if isinstance(value, Tensor))
+    return HeldBytes(
+        parameters=_bytes(parameters),
+        buffers=_bytes(model.buffers()) if isinstance(model, nn.Module) else 0,
+        gradients=_bytes(parameter.grad for parameter in parameters if parameter.grad is not None),
+        optimizer_state=state,
+        batch=_bytes(leaf for leaf in torch.utils._pytree.tree_leaves(list(args)) if isinstance(leaf, Tensor)),
+    )
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the storages, each once."""
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+# ---- experiments
+
+
+def _experiments(
+    model: Model, args: Sequence[Any], reports: Sequence[GraphReport], train: bool, options: BackendOptions
+) -> Iterator[Experiment]:
+    yield _half_batch(model, args, train, options)
+    if train and isinstance(model, nn.Module):
+        yield _checkpointed_blocks(model, args, reports, options)
+
+
+def _half_batch(model: Model, args: Sequence[Any], train: bool, options: BackendOptions) -> Experiment:
+    sizes = {arg.shape[0] for arg in args if isinstance(arg, Tensor) and arg.dim()}
+    size = min(sizes, default=0)
+    if len(sizes) != 1 or size < 2:
+        return Experiment("half the batch", failure="the arguments have no first dimension of 2 or more in common")
+    change = f"a batch of {size // 2} instead of {size}"
+    halves = [
+        arg[: size // 2].detach().clone().requires_grad_(arg.requires_grad)
+        if isinstance(arg, Tensor) and arg.dim()
+        else arg
+        for arg in args
+    ]
+    return _try(change, lambda: _plan(model, halves, train, options))
+
+
+def _checkpointed_blocks(
+    model: nn.Module, args: Sequence[Any], reports: Sequence[GraphReport], options: BackendOptions
+) -> Experiment:
+    container = _container_that_saves_most(model, reports)
+    if container is None:
+        return Experiment("checkpointing the blocks", failure="no list of blocks of the model saves for the backward")
+    blocks = list(model.get_submodule(container).children())
+    change = f"checkpointing each of the {len(blocks)} blocks of {container!r}"
+    with _checkpointing(blocks):
+        return _try(change, lambda: _plan(model, args, True, options))
+
+
+def _try(change: str, plan: Callable[[], list[GraphReport]]) -> Experiment:
+    try:
+        return Experiment(change, {report.name: report.peak for report in plan()})
+    except InputError as error:
+        return Experiment(change, failure=str(error))
+
+
+def _container_that_saves_most(model: nn.Module, reports: Sequence[GraphReport]) -> str | None:
+    """The outermost ModuleList or Sequential, by path, in whose children most bytes are saved for the backward."""
+    containers = {
+        name: module
+        for name, module in model.named_modules()
+        if name and isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1
+    }
+    saved: dict[str, int] = {}
+    for report in reports:
+        for buffer in report.graph.buffers if report.graph else ():
+            origin = report.origins.get(buffer.name)
+            if origin is None or origin.role != "saved by forward":
+                continue
+            container = next((name for name in containers if origin.module.startswith(f"{name}.")), None)
+            if container is not None:
+                saved[container] = saved.get(container, 0) + buffer.size
+    return max(saved, key=lambda name: (saved[name], name)) if saved else None
+
+
+@contextlib.contextmanager
+def _checkpointing(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Every block recomputes its forward in the backward."""
+    own = [vars(block).get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        yield
+    finally:
+        for block, forward in zip(blocks, own, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward  # type: ignore[method-assign]

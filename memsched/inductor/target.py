@@ -1,0 +1,74 @@
+"""What `module:function` names on the command line: a function that builds the model and the batch of one step.
+
+    # train.py                                    memsched explain train:step
+    def step():
+        model = Net()
+        return model, (torch.randn(8, 3, 32, 32),)            # or model, batch, optimizer
+                                                              # or an object with `model` and `batch`
+`model(*batch)` must return the loss, or anything with a tensor in it that requires a gradient.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from memsched.core.sizes import InputError
+
+__all__ = ["Target", "build_target", "resolve_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One step: `model(*batch)`, and the optimiser that follows it, if it is known."""
+
+    model: Callable[..., Any]
+    batch: tuple[Any, ...]
+    optimizer: torch.optim.Optimizer | None = None
+
+
+def resolve_target(text: str) -> Target:
+    """Import the module, from the working directory first, call the function, and look at what it returns.
+
+    Raises:
+        InputError: no such module or function, it raises, or it does not return a model and a batch.
+    """
+    module_name, colon, function_name = text.partition(":")
+    if not colon or not module_name or not function_name:
+        raise InputError(f"{text!r} does not name a function: write it as module:function")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise InputError(f"{module_name}: cannot be imported: {type(error).__name__}: {_first_line(error)}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise InputError(f"{text}: the module has no function {function_name!r}")
+    return build_target(function, text)
+
+
+def build_target(function: Callable[[], Any], name: str = "the function") -> Target:
+    """Call `function` and look at what it returns; raises InputError as `resolve_target` does."""
+    try:
+        made = function()
+    except Exception as error:
+        raise InputError(f"{name}: {type(error).__name__}: {_first_line(error)}") from error
+    parts = (made.model, made.batch) if hasattr(made, "model") and hasattr(made, "batch") else made
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3) or not callable(parts[0]):
+        found = f"a {type(made).__name__}"
+        raise InputError(f"{name}: returned {found}, not (model, batch) or (model, batch, optimizer)")
+    batch, optimizer = parts[1], parts[2] if len(parts) == 3 else None
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"{name}: the optimizer is a {type(optimizer).__name__}")
+    return Target(parts[0], tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), optimizer)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:300]
