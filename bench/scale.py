@@ -1,41 +1,23 @@
 """How does `solve` scale?  `python -m bench.scale [--ops 20000] [--time-limit 5]`: seconds and memory by stage.
 
 Chains, wide graphs (one source, one sink, everything else between), layered graphs (20 ops wide) and series-parallel
-graphs; see `tests.test_solver`.  Columns: CPU seconds of every stage, of the whole, and the largest resident size.
+graphs; see `bench.shapes`.  Columns: CPU seconds of every stage, of the whole, and the largest resident size.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import random
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 
-from memsched.core.graph import Buffer, Graph, Op
+from bench.shapes import chain, layered, series_parallel, wide
+from memsched.core.graph import Graph
 from memsched.core.result import Options
 from memsched.search import solver
 from memsched.search.state import State
-from tests.test_solver import chain, layered, wide
-
-
-def series_parallel(num_ops: int) -> Graph:
-    """A two-terminal series-parallel graph: edges are subdivided, or doubled by a path, at random; a buffer on each."""
-    rng = random.Random(4)
-    edges = [(0, 1)]
-    for new in range(2, num_ops):
-        at = rng.randrange(len(edges))
-        before, after = edges[at]
-        if rng.random() < 0.5:
-            edges[at] = (before, new)
-        else:
-            edges.append((before, new))
-        edges.append((new, after))
-    buffers = [Buffer(f"b{at}", rng.randint(1, 1000), before, (after,)) for at, (before, after) in enumerate(edges)]
-    return Graph("series-parallel", tuple(Op(f"op{op}") for op in range(num_ops)), tuple(buffers))
-
 
 KINDS: dict[str, Callable[[int], Graph]] = {
     "chain": chain,

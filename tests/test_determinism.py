@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from bench.shapes import layered
 from memsched.core.graph import Graph, Op
 from memsched.core.graphio import write_graph
 from tests.oracle import random_graph
-from tests.test_solver import layered
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +77,7 @@ def test_some_graph_is_left_open_and_no_clock_decided(reference: tuple[list[Path
     assert len({plan["method"] for plan in statuses}) > 1
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2", "77", "4294967295"])
+@pytest.mark.parametrize("hash_seed", ["1", "2", "3", "77", "1000", "65537", "4294967295", "random"])
 def test_same_plan_for_every_hash_seed(reference: tuple[list[Path], list[str]], hash_seed: str) -> None:
     paths, expected = reference
     assert plans(paths, PYTHONHASHSEED=hash_seed) == expected

@@ -129,7 +129,7 @@ def test_probing_decides_a_pair_that_no_cut_decides() -> None:
         for op in range(3)
     ]
     assert max(cuts) == 16
-    assert probe_level(problem, 17, Budget(AMPLE), range(3)) is None
+    assert probe_level(problem, 17, Budget(AMPLE), range(3)).problem is None
     assert bound_of(problem, 16, 100) == 18 == brute_force_peak(graph)
 
 

@@ -31,6 +31,8 @@ from memsched.core.result import (
     Certificate,
     CutCertificate,
     EndpointCertificate,
+    ForcedPrecedence,
+    ForcingCertificate,
     Schedule,
     StatementCertificate,
     Status,
@@ -40,13 +42,16 @@ from memsched.core.result import (
 __all__ = [
     "GRAPH_FORMAT",
     "PLAN_FORMAT",
+    "Fields",
     "FormatError",
     "Plan",
     "atomic_write",
     "graph_from_json",
     "graph_to_json",
+    "origin_from_json",
     "plan_to_json",
     "read_graph",
+    "read_json",
     "read_plan",
     "write_graph",
     "write_json",
@@ -63,7 +68,7 @@ class FormatError(ValueError):
 
 def read_graph(path: str | os.PathLike[str]) -> Graph:
     """The graph in a `memsched-graph/1` file or in Inductor's debug JSON; raises FormatError."""
-    data = _read_json(path)
+    data = read_json(path)
     try:
         if isinstance(data, dict) and "format" not in data and {"nodes", "buffers"} <= data.keys():
             return graph_from_inductor_json(data, name=Path(path).name)
@@ -79,7 +84,7 @@ def write_graph(path: str | os.PathLike[str], graph: Graph) -> None:
 
 def graph_from_json(data: object) -> Graph:
     """The graph in a parsed `memsched-graph/1` object; raises FormatError or GraphError."""
-    fields = _Fields("graph", data)
+    fields = Fields("graph", data)
     fields.expect_format(GRAPH_FORMAT)
     ops = tuple(Op(op.text("name"), op.text("kind", ""), op.integer("workspace", 0)) for op in fields.objects("ops"))
     buffers = tuple(
@@ -148,7 +153,7 @@ class _InductorDump:
     """Inductor's nodes and buffers, by name."""
 
     def __init__(self, data: object) -> None:
-        fields = _Fields("graph", data)
+        fields = Fields("graph", data)
         self.ops = tuple(Op(node.text("name")) for node in fields.objects("nodes"))
         self.rows = list(fields.objects("buffers"))
         self.names = [row.text("name") for row in self.rows]
@@ -203,7 +208,7 @@ class _InductorDump:
         return producers
 
     @staticmethod
-    def _size(row: _Fields, key: str) -> int:
+    def _size(row: Fields, key: str) -> int:
         size = row.integer(key)
         if not 0 <= size <= MAX_BYTES:
             raise FormatError(f"{row.where}.{key}: {size} is not between 0 and 2**62 bytes")
@@ -213,7 +218,7 @@ class _InductorDump:
 class Plan:
     """A schedule that came out of a file, with what the file says about the graph that it is for."""
 
-    def __init__(self, fields: _Fields) -> None:
+    def __init__(self, fields: Fields) -> None:
         fields.expect_format(PLAN_FORMAT)
         self.name = fields.text("name", "")
         self.num_ops = fields.integer("ops")
@@ -240,15 +245,15 @@ class Plan:
 
     def embedded_origins(self) -> dict[str, Origin]:
         """Where each buffer comes from, by name, as far as the file tells; raises FormatError."""
-        rows = _Fields("origins", self._fields.data.get("origins", {})).data
-        return {name: _origin_from_json(f"origins.{name[:40]!r}", row) for name, row in rows.items()}
+        rows = Fields("origins", self._fields.data.get("origins", {})).data
+        return {name: origin_from_json(f"origins.{name[:40]!r}", row) for name, row in rows.items()}
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """The plan in a `memsched-plan/1` file; raises FormatError."""
-    data = _read_json(path)
+    data = read_json(path)
     try:
-        return Plan(_Fields("plan", data))
+        return Plan(Fields("plan", data))
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from None
 
@@ -290,8 +295,9 @@ def _origin_to_json(origin: Origin) -> dict[str, Any]:
     return {key: list(value) if key == "shape" else value for key, value in asdict(origin).items() if value}
 
 
-def _origin_from_json(where: str, data: object) -> Origin:
-    fields = _Fields(where, data)
+def origin_from_json(where: str, data: object) -> Origin:
+    """The origin in a JSON object that a fault calls `where`; raises FormatError."""
+    fields = Fields(where, data)
     texts = {key: fields.text(key, "") for key in Origin.__slots__ if key != "shape"}
     return Origin(shape=fields.integers("shape"), **texts)
 
@@ -301,15 +307,16 @@ _STATUSES = tuple(status.value for status in Status)
 _KINDS: dict[type, str] = {
     EndpointCertificate: "endpoints",
     CutCertificate: "cut",
+    ForcingCertificate: "forcing",
     TreeCertificate: "tree",
     StatementCertificate: "statement",
 }
 
 
-def _certificate_from_json(plan: _Fields) -> Certificate | None:
+def _certificate_from_json(plan: Fields) -> Certificate | None:
     if plan.data.get("certificate") is None:
         return None
-    fields = _Fields("certificate", plan.data["certificate"])
+    fields = Fields("certificate", plan.data["certificate"])
     bound = fields.integer("bound")
     match fields.text("kind"):
         case "endpoints":
@@ -322,6 +329,8 @@ def _certificate_from_json(plan: _Fields) -> Certificate | None:
                 fields.triples("reader_flow"),
                 fields.triples("precedence_flow"),
             )
+        case "forcing":
+            return ForcingCertificate(bound, tuple(_forced_from_json(step) for step in fields.objects("steps")))
         case "tree":
             return TreeCertificate(bound, fields.data.get("tree"), fields.pairs("freed_by"))
         case "statement":
@@ -330,7 +339,17 @@ def _certificate_from_json(plan: _Fields) -> Certificate | None:
             raise FormatError(f"certificate.kind: {kind!r} is unknown")
 
 
-class _Fields:
+def _forced_from_json(step: Fields) -> ForcedPrecedence:
+    return ForcedPrecedence(
+        step.integer("op"),
+        step.optional_integer("other"),
+        step.boolean("other_first", False),
+        step.triples("reader_flow"),
+        step.triples("precedence_flow"),
+    )
+
+
+class Fields:
     """A JSON object whose fields are asked for by name and type; a fault names the path to the field."""
 
     def __init__(self, where: str, data: object) -> None:
@@ -388,9 +407,9 @@ class _Fields:
             raise self._wrong(key, "an object", value)
         return {name: self._integer(f"{key}.{name}", number) for name, number in value.items()}
 
-    def objects(self, key: str) -> Iterator[_Fields]:
+    def objects(self, key: str) -> Iterator[Fields]:
         for at, value in enumerate(self._list(key, required=True)):
-            yield _Fields(f"{key}[{at}]", value)
+            yield Fields(self._path(f"{key}[{at}]"), value)
 
     def _rows(self, key: str, width: int) -> list[list[int]]:
         rows = []
@@ -411,8 +430,11 @@ class _Fields:
             raise self._wrong(key, "an integer", value)
         return value
 
+    def _path(self, key: str) -> str:
+        return key if self.where in ("graph", "plan") else f"{self.where}.{key}"
+
     def _wrong(self, key: str, expected: str, value: object, missing: bool = False) -> FormatError:
-        path = key if self.where in ("graph", "plan") else f"{self.where}.{key}"
+        path = self._path(key)
         found = "nothing" if missing or value is None else _kind_of(value)
         return FormatError(f"{path}: expected {expected}, found {found}")
 
@@ -431,7 +453,8 @@ def _kind_of(value: object) -> str:
             return json.dumps(value)
 
 
-def _read_json(path: str | os.PathLike[str]) -> object:
+def read_json(path: str | os.PathLike[str]) -> object:
+    """The JSON in a file, gzip or not; raises FormatError."""
     try:
         with open(path, "rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"

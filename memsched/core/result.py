@@ -18,6 +18,9 @@ __all__ = [
     "Certificate",
     "CutCertificate",
     "EndpointCertificate",
+    "FlowArc",
+    "ForcedPrecedence",
+    "ForcingCertificate",
     "Options",
     "Schedule",
     "StatementCertificate",
@@ -63,6 +66,10 @@ class EndpointCertificate:
     bound: int
 
 
+FlowArc = tuple[int, int, int]
+"""(buffer, op, bytes) or (op, predecessor, bytes); see `CutCertificate`."""
+
+
 @dataclass(frozen=True, slots=True)
 class CutCertificate:
     """No order can run `op` below `bound` bytes: a minimum cut, with the maximum flow that proves it.
@@ -77,8 +84,34 @@ class CutCertificate:
     bound: int
     op: int
     down_set: tuple[int, ...]
-    reader_flow: tuple[tuple[int, int, int], ...]
-    precedence_flow: tuple[tuple[int, int, int], ...]
+    reader_flow: tuple[FlowArc, ...]
+    precedence_flow: tuple[FlowArc, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedPrecedence:
+    """What an order below a bound cannot do: start `op` after `other` (`other_first`), or before it.
+
+    The flows prove, as in `CutCertificate` and with all precedences forced so far, that `op` would need the bound.
+    So `op` runs before `other` (`other_first`), or after it.  With no `other`, `op` cannot run at all.
+    """
+
+    op: int
+    other: int | None
+    other_first: bool
+    reader_flow: tuple[FlowArc, ...]
+    precedence_flow: tuple[FlowArc, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForcingCertificate:
+    """No order stays below `bound`: it would have to respect one precedence after the other, until an op cannot run.
+
+    The last step has no `other`; the checker is `memsched.core.check_cut.check_forcing`.
+    """
+
+    bound: int
+    steps: tuple[ForcedPrecedence, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +138,7 @@ class StatementCertificate:
     statement: str
 
 
-Certificate = EndpointCertificate | CutCertificate | TreeCertificate | StatementCertificate
+Certificate = EndpointCertificate | CutCertificate | ForcingCertificate | TreeCertificate | StatementCertificate
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Budget:
         """Take `units`; False once the budget is exhausted, and from then on."""
         self.units -= units
         self._until_clock -= units
-        if self._until_clock <= 0:
+        if self._until_clock <= 0 <= self.units:  # units that have run out end a search at the same place: no clock
             self._until_clock = _UNITS_BETWEEN_CLOCK_READINGS
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.timed_out = True

@@ -81,10 +81,15 @@ class Cut:
 
 
 class CutSolver:
-    """Minimum cuts of one graph.  `work` is the number of ops, buffers and arcs that the last call looked at."""
+    """Minimum cuts of one graph.  `work` is the number of ops, buffers and arcs that the last call looked at.
+
+    `predecessors` and `successors` are those of the graph and what `require` has added.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.predecessors: list[Sequence[int]] = list(graph.predecessors)
+        self.successors: list[Sequence[int]] = list(graph.successors)
         self.work = 0
         self.hump = [graph.output_bytes[op] + graph.ops[op].workspace for op in range(len(graph))]
         self.net = [
@@ -97,9 +102,18 @@ class CutSolver:
             if buffer.consumers and buffer.size and not buffer.kept
         ]
 
-    def cut_at(self, op: int, floor: int = -1) -> Cut | None:
-        """The minimum cut at `op`; None when running `op` as early as possible already shows a bound of <= `floor`."""
-        state = self._sides(op)
+    def require(self, first: int, second: int) -> None:
+        """From now on `first` runs before `second`; they must not be ordered the other way."""
+        self.predecessors[second] = (*self.predecessors[second], first)
+        self.successors[first] = (*self.successors[first], second)
+
+    def cut_at(self, op: int, floor: int = -1, *, earlier: Sequence[int] = (), later: Sequence[int] = ()) -> Cut | None:
+        """The minimum cut at `op`; None when running `op` as early as possible already shows a bound of <= `floor`.
+
+        earlier, later: ops incomparable to `op` that are supposed to have run, or not to have run, when `op` starts.
+        """
+        state = self._sides((op, *earlier), (op, *later))
+        state[op] = AFTER
         level = self.graph.start_bytes + sum(net for net, side in zip(self.net, state, strict=True) if side == BEFORE)
         choices: list[tuple[int, int, list[int]]] = []
         for index, size, consumers in self.freeable:
@@ -120,24 +134,25 @@ class CutSolver:
             return None
         return self._least_down_set(op, level, state, choices)
 
-    def _sides(self, op: int) -> bytearray:
-        """For each op whether it has run when `op` starts, has not (as `op` itself), or is free."""
+    def _sides(self, earlier: Sequence[int], later: Sequence[int]) -> bytearray:
+        """For each op whether it runs before or with some of `earlier`, with or after some of `later`, or is free."""
         state = bytearray(len(self.graph))
-        for side, neighbours in ((BEFORE, self.graph.predecessors), (AFTER, self.graph.successors)):
-            stack = [op]
+        for side, ops, neighbours in ((BEFORE, earlier, self.predecessors), (AFTER, later, self.successors)):
+            stack = list(ops)
+            for op in ops:
+                state[op] = side
             while stack:
                 for other in neighbours[stack.pop()]:
                     if not state[other]:
                         state[other] = side
                         stack.append(other)
-        state[op] = AFTER
         return state
 
     def _least_down_set(
         self, op: int, level: int, state: bytearray, choices: Sequence[tuple[int, int, list[int]]]
     ) -> Cut:
         """The cut, given the bytes live after only the ancestors of `op`, and the buffers that may be freed besides."""
-        network = CutNetwork(self.graph.predecessors, self.net, state, choices)
+        network = CutNetwork(self.predecessors, self.net, state, choices)
         self.work += len(network.arcs)
         flow = network.maximum_flow()
         level += flow.value - sum(size for _, size, _ in choices)

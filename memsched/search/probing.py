@@ -26,11 +26,12 @@ each member does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from memsched.search.budget import Budget
-from memsched.search.problem import Problem, bits, mask_of
+from memsched.search.problem import Problem, bits, mask_of_many
 
-__all__ = ["hottest_nodes", "probe_bound", "probe_level"]
+__all__ = ["Forced", "Probed", "hottest_nodes", "probe_bound", "probe_level"]
 
 _ARCS_PER_UNIT = 120
 """Arcs of the network that one flow may visit for one unit of work (about 50 microseconds)."""
@@ -63,12 +64,12 @@ def probe_bound(problem: Problem, *, lower_bound: int, upper_bound: int, budget:
     nodes = hottest_nodes(problem, budget)
     while lower_bound < upper_bound and not budget.exhausted:
         part = budget.part(_SHARE_OF_A_LEVEL)
-        stronger = probe_level(problem, level, part, nodes)
+        probed = probe_level(problem, level, part, nodes)
         budget.give_back(part)
-        if stronger is None:
+        if probed.problem is None:
             lower_bound = min(upper_bound, problem.round_up(level + 1))
         else:
-            problem, upper_bound = stronger, level
+            problem, upper_bound = probed.problem, level
         level = (lower_bound + upper_bound - 1) // 2
         if upper_bound - lower_bound <= upper_bound // _LEVELS_APART:
             break
@@ -109,27 +110,48 @@ def hottest_nodes(problem: Problem, budget: Budget) -> list[int]:
     return [node for _, node in sorted(cuts)[:_NUM_HOT_NODES]]
 
 
-def probe_level(problem: Problem, level: int, budget: Budget, nodes: Sequence[int]) -> Problem | None:
-    """The problem with precedences that an order of peak `level` or less respects; None: there is no such order.
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A cut above the level: `node` cannot run after `other` (`other_first`), or before it; at all (no `other`)."""
+
+    node: int
+    other: int | None = None
+    other_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What is known of the orders of at most some level.
+
+    problem: the problem with precedences that they all respect; None when there is no such order.
+    forced: the cuts that forced the precedences, in order; when `problem` is None the last one has no `other`, or
+        there is none at all because the ends of every order are above the level.
+    """
+
+    problem: Problem | None
+    forced: tuple[Forced, ...]
+
+
+def probe_level(problem: Problem, level: int, budget: Budget, nodes: Sequence[int]) -> Probed:
+    """The precedences that an order of peak `level` or less respects, or that there is no such order.
 
     `nodes` are probed, in their order, again while that keeps adding precedences or until the budget ends; what has
     been added by then holds.
     """
     if max(problem.base, problem.end) > level:
-        return None
+        return Probed(None, ())
     probe = _Probe(problem, level, budget)
     try:
         added = len(nodes)
         while added >= len(nodes) and nodes:
-            added = 0
+            added = len(probe.forced)
             for node in nodes:
-                found = probe.run(node)
-                if found is None:
-                    return None
-                added += found
+                if not probe.run(node):
+                    return Probed(None, tuple(probe.forced))
+            added = len(probe.forced) - added
     except OutOfBudgetError:
         pass
-    return problem.with_precedences(probe.before)
+    return Probed(problem.with_precedences(probe.before), tuple(probe.forced))
 
 
 class _Probe:
@@ -141,19 +163,21 @@ class _Probe:
         self.direct = [list(bits(mask)) for mask in problem.predecessors]
         self.network = problem.closure_network()
         self.order = problem.topological_order
+        self.forced: list[Forced] = []
 
-    def run(self, node: int) -> int | None:
-        """Decide for every node whether it may come before and after `node`; the precedences added, None: refuted."""
+    def run(self, node: int) -> bool:
+        """Decide for every node whether it may come before and after `node`; False when `node` cannot run at all."""
         step, done = self.least(node)
         if step > self.level:
-            return None
+            self.forced.append(Forced(node))
+            return False
         others = self.problem.full & ~(1 << node)
         may_precede = self._grown(node, done, step)
         may_follow = others & ~self._shrunk(node, done, step)
-        added = 0
         for ask_before in (True, False):
             open_nodes = others & ~(may_precede if ask_before else may_follow)
-            groups = [list(bits(open_nodes))]
+            line = self.order if ask_before else reversed(self.order)
+            groups = [[other for other in line if open_nodes >> other & 1]]
             while groups:
                 decided = self.before[node] | self.after[node] | (may_precede if ask_before else may_follow)
                 group = [other for other in groups.pop() if not decided >> other & 1]
@@ -167,9 +191,9 @@ class _Probe:
                     half = len(group) // 2
                     groups += [group[half:], group[:half]]
                 else:
+                    self.forced.append(Forced(node, group[0], ask_before))
                     self._add(node, group[0]) if ask_before else self._add(group[0], node)
-                    added += 1
-        return added
+        return True
 
     def _grown(self, node: int, done: int, step: int) -> int:
         """`done` with as long a stretch of a topological order as `node` can run after within the level."""
@@ -200,7 +224,7 @@ class _Probe:
         if not self.budget.spend(1 + self.network.num_arcs // _ARCS_PER_UNIT):
             raise OutOfBudgetError
         weight, closure = self.network.least([*self.direct[node], *inside], [node, *outside])
-        done = mask_of(member for member in closure if member < len(self.problem))
+        done = mask_of_many(closure, len(self.problem))
         return self.problem.base + weight + self.problem.humps[node], done
 
     def _add(self, first: int, second: int) -> None:

@@ -30,7 +30,7 @@ from math import gcd
 from memsched.core.graph import Graph
 from memsched.search.closure import ClosureNetwork, minimum_closure
 
-__all__ = ["Problem", "SharedTensor", "bits", "mask_of"]
+__all__ = ["Problem", "SharedTensor", "bits", "mask_of", "mask_of_many"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +226,15 @@ def bits(mask: int) -> Iterator[int]:
         lowest = mask & -mask
         yield lowest.bit_length() - 1
         mask ^= lowest
+
+
+def mask_of_many(nodes: Iterable[int], size: int) -> int:
+    """The mask of those of many nodes that are below `size`: linear, where `mask_of` takes a long sum for each."""
+    digits = bytearray(b"0") * max(1, size)
+    for node in nodes:
+        if node < size:
+            digits[-1 - node] = ord("1")
+    return int(digits, 2)
 
 
 def mask_of(nodes: Iterable[int]) -> int:

@@ -37,10 +37,11 @@ class SolverError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of the policy: a name for the notes, and what it does to the state."""
+    """One step of the policy: its name in notes, what it does to the state, whether it runs when nothing is open."""
 
     name: str
     run: Callable[[State], None]
+    when_closed: bool = False
 
 
 _STOCK = Stage("stock", stages.stock)
@@ -59,6 +60,7 @@ _STAGES_OF: dict[str, tuple[Stage, ...]] = {
         Stage("probe", stages.probe_again),
         Stage("kernel", stages.kernel),
         Stage("cpsat", stages.small_cpsat),
+        Stage("certify", stages.certify, when_closed=True),
     ),
     "stock": (_STOCK,),
     "cut": (_STOCK, _CUT),
@@ -92,9 +94,13 @@ def solve(graph: Graph, options: Options | None = None, start_orders: Sequence[S
     for order in start_orders:
         state.offer(order, "given")
     for stage in _STAGES_OF[options.method]:
-        if state.closed or (stage is not _STOCK and state.out_of_budget):
+        if state.closed and not stage.when_closed:
+            continue
+        if stage is not _STOCK and state.out_of_budget:
             break
         _run(stage, state)
+    if state.budget.timed_out:
+        state.notes.append("stopped by the clock")
     return Schedule(
         order=state.order,
         peak=state.peak,

@@ -12,6 +12,7 @@ from memsched.search.state import State
 
 __all__ = [
     "cbc",
+    "certify",
     "cpsat",
     "cut",
     "first_local",
@@ -34,8 +35,9 @@ _CUT_SHARE = 0.3
 _TREE_SHARE = 0.2
 _FIRST_VALLEY_SHARE = 0.05
 _LOCAL_UNITS_PER_OP = 60
-_LEAST_LOCAL_SHARE, _MOST_LOCAL_SHARE = 0.1, 0.45
-_PROBE_SHARE = 0.8
+_LEAST_LOCAL_SHARE, _MOST_LOCAL_SHARE = 0.1, 0.4
+_PROBE_SHARE = 0.9
+_CERTIFY_SHARE = 0.1
 _SECOND_LOCAL_SHARE = 0.5
 _KERNEL_SHARE = 0.5
 _WIDEST_SEARCH = 10_000
@@ -142,30 +144,38 @@ def _search(state: State, budget: Budget) -> None:
 
 
 def probe(state: State) -> None:
-    """Refute every peak below the best, or find one: probing and search on the series-parallel kernel."""
-    from memsched.search.kernelize import reduce_series_parallel
-    from memsched.search.problem import Problem
+    """Refute every peak below the best, or find a lower one."""
     from memsched.search.refute import refute
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
     state.probed_peak = state.peak
     share = state.budget.part(_PROBE_SHARE)
-    problem = reduce_series_parallel(Problem.from_graph(state.graph))
-    found = refute(problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=share)
+    found = refute(state.graph, lower_bound=state.lower_bound, upper_bound=state.peak, budget=share)
     state.budget.give_back(share)
     if found.order is not None:
-        state.offer(problem.lift(found.order), "probing")
-    statement = "every lower peak was refuted by minimum cuts under the precedences that it would force"
-    if found.states:
-        statement += f", and by exact search over {found.states} down-sets that respect them"
-    state.prove(found.lower_bound, StatementCertificate(found.lower_bound, "probing", statement))
+        state.offer(found.order, "probing")
+    state.prove(found.certificate.bound, found.certificate)
 
 
 def probe_again(state: State) -> None:
     """Probing at the level of a better order than the last one, if there is one; otherwise it would say the same."""
     if state.probed_peak is None or state.peak < state.probed_peak:
         probe(state)
+
+
+def certify(state: State) -> None:
+    """Look for a certificate of an optimum that has been proved by a search, which leaves none."""
+    from memsched.search.refute import certified
+
+    searched = isinstance(state.certificate, StatementCertificate) and state.peak != state.probed_peak
+    if not state.closed or not searched or len(state.graph.ops) > _WIDEST_SEARCH:
+        return
+    share = state.budget.part(_CERTIFY_SHARE)
+    certificate = certified(state.graph, state.peak, share)
+    state.budget.give_back(share)
+    if certificate is not None:
+        state.prove(state.peak, certificate)
 
 
 def kernel(state: State) -> None:
@@ -178,9 +188,7 @@ def kernel(state: State) -> None:
     share = state.budget.part(_KERNEL_SHARE)
     small = kernelize(state.graph, share)
     state.budget.give_back(share)
-    found = search_within(
-        small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=state.budget
-    )
+    found = search_within(small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=state.budget)
     if found.order is not None:
         state.offer(small.lift(found.order), "kernel")
     _prove_by_search(state, found.lower_bound, found.states)

@@ -1,7 +1,8 @@
 """The best order and the best bound that a solve has so far; it believes nobody.
 
     offer(order, method)        checked, replayed by `memsched.core.peak`, kept when it is strictly better
-    prove(bound, certificate)   kept when it is strictly better; an error when a valid order contradicts it
+    prove(bound, certificate)   kept when it is strictly better, or takes the place of a mere statement;
+                                an error when a valid order contradicts it
 
 So the peak that comes out is the peak of a valid order, never above the first one, and an order below a "proved"
 bound or a bound above a valid order, which would be a mistake of a stage, is refused and never reported.
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from memsched.core.check import CheckError, check_order
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
-from memsched.core.result import Certificate, EndpointCertificate, Options
+from memsched.core.result import Certificate, EndpointCertificate, Options, StatementCertificate
 from memsched.search.budget import Budget
 
 __all__ = ["State"]
@@ -24,7 +25,9 @@ __all__ = ["State"]
 
 @dataclass(slots=True)
 class State:
-    """What the stages of a solve share; `method` is who found the order.  Bytes."""
+    """What the stages of a solve share; `method` is who found the order, `probed_peak` the peak below which probing
+    has looked.  Bytes.
+    """
 
     graph: Graph
     options: Options
@@ -57,7 +60,7 @@ class State:
     def out_of_budget(self) -> bool:
         """Whether units or time have run out; the clock is read here, because not every stage does."""
         deadline = self.budget.deadline
-        if deadline is not None and time.monotonic() > deadline:
+        if self.budget.units > 0 and deadline is not None and time.monotonic() > deadline:
             self.budget.timed_out = True
         return self.budget.exhausted
 
@@ -71,8 +74,13 @@ class State:
             self.order, self.peak, self.method = tuple(order), peak, method
 
     def prove(self, bound: int, certificate: Certificate) -> None:
-        """Take `bound` if it is strictly better; raises CheckError when a valid order contradicts it."""
+        """Take `bound` if it is strictly better, or as good and now with a proof that can be followed.
+
+        Raises CheckError when a valid order contradicts it.
+        """
         if bound > self.peak:
             raise CheckError(f"a bound of {bound} bytes, above the peak {self.peak} of a valid order")
-        if bound > self.lower_bound:
+        stated = isinstance(self.certificate, StatementCertificate)
+        followable = stated and not isinstance(certificate, StatementCertificate)
+        if bound > self.lower_bound or (bound == self.lower_bound and followable):
             self.lower_bound, self.certificate = bound, certificate

@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from memsched.core.check import check_order
+from memsched.core.check import check_certificate, check_order
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.search.budget import Budget
+from memsched.search.certify import forcing_certificate
 from memsched.search.kernelize import kernelize
 from memsched.search.probing import probe_bound, probe_level
 from memsched.search.problem import Problem
@@ -62,12 +63,24 @@ def faults_of(graph: Graph, optimum: int, rng: random.Random) -> list[str]:
     for name, candidate in (("probing", problem), ("probing with symmetry", broken)):
         if bound_of(candidate, 0, optimum + rng.randint(1, 50)) > optimum:
             faults.append(f"{name}: a bound above the optimum")
-        stronger = probe_level(candidate, optimum, Budget(ENOUGH), range(len(candidate)))
+        stronger = probe_level(candidate, optimum, Budget(ENOUGH), range(len(candidate))).problem
         if stronger is None:
             faults.append(f"{name}: refuted the level of the optimum")
         else:
             faults += [f"{name}: {fault}" for fault in _search_faults(graph, stronger, optimum)]
+    faults += _certificate_faults(graph, problem, optimum)
     return faults
+
+
+def _certificate_faults(graph: Graph, problem: Problem, optimum: int) -> list[str]:
+    """Where probing refutes the level below the optimum there must be a certificate, and the checker must follow it."""
+    probed = probe_level(problem, optimum - 1, Budget(ENOUGH), range(len(problem)))
+    if probed.problem is not None or not probed.forced:
+        return []
+    certificate = forcing_certificate(graph, optimum, probed.forced, Budget(ENOUGH))
+    if certificate is None or not check_certificate(graph, certificate, optimum):
+        return ["certificate: none for a refutation"]
+    return []
 
 
 def bound_of(problem: Problem, lower_bound: int, upper_bound: int) -> int:
