@@ -50,17 +50,20 @@ class Network:
     """A network under reduction.
 
     `out[u]` maps each head w to the label of the one arc u -> w; `into[w]` holds the tails.  A label below
-    `num_labels` is an original arc; label `num_labels + k` is composition k, of the
-    smaller labels `left[k]` and `right[k]`.
+    `num_labels` is an original arc; label `num_labels + k` is composition k.  Its parts are a linked list of labels,
+    from `first[k]` along `following` to `last[k]`: a part of the same kind is dissolved by splicing its list in, which
+    `dissolved[k]` records.
     """
 
     def __init__(self, num_vertices: int, source: int, sink: int, arcs: Iterable[Arc], num_labels: int) -> None:
         self.source, self.sink = source, sink
         self.num_labels = num_labels
-        # three parallel lists, as a tuple for each composition costs the garbage collector more than the reductions
+        # parallel lists, as an object for each composition costs the garbage collector more than the reductions
         self.is_series: list[bool] = []
-        self.left: list[int] = []
-        self.right: list[int] = []
+        self.dissolved: list[bool] = []
+        self.first: list[int] = []
+        self.last: list[int] = []
+        self.following = [_NO_LABEL] * num_labels
         self.out: list[dict[int, int]] = [{} for _ in range(num_vertices)]
         self.into: list[dict[int, None]] = [{} for _ in range(num_vertices)]
         for label, tail, head in arcs:
@@ -77,10 +80,23 @@ class Network:
         return True
 
     def _compose(self, is_series: bool, left: int, right: int) -> int:
+        first, left_end = self._spliced(is_series, left)
+        right_start, last = self._spliced(is_series, right)
+        self.following[left_end] = right_start
+        self.following.append(_NO_LABEL)
         self.is_series.append(is_series)
-        self.left.append(left)
-        self.right.append(right)
-        return self.num_labels + len(self.left) - 1
+        self.dissolved.append(False)
+        self.first.append(first)
+        self.last.append(last)
+        return len(self.following) - 1
+
+    def _spliced(self, is_series: bool, label: int) -> tuple[int, int]:
+        """The ends of the list that `label` becomes in a composition: its own list, when it is of the same kind."""
+        at = label - self.num_labels
+        if at < 0 or self.is_series[at] != is_series:
+            return label, label
+        self.dissolved[at] = True
+        return self.first[at], self.last[at]
 
     def _is_simple(self, vertex: int) -> bool:
         inner = vertex != self.source and vertex != self.sink
@@ -100,49 +116,39 @@ class Network:
             self.out[vertex].clear()
             self.into[vertex].clear()
             if self._insert(tail, head, self._compose(True, first, second)):
-                work.extend(end for end in (tail, head) if self._is_simple(end))
+                work.extend([end for end in (tail, head) if self._is_simple(end)])
 
     def tree(self) -> Tree | None:
-        """The decomposition tree over the arcs, or None when a kernel is left."""
-        arcs_left = sum(map(len, self.out))
-        label = self.out[self.source].get(self.sink)
-        return self._tree_of(label) if arcs_left == 1 and label is not None else None
+        """The decomposition tree over the arcs, or None when a kernel is left.
 
-    def _tree_of(self, root: int) -> Tree:
-        """Flatten the binary compositions below `root`; children of a Parallel in the order of their smallest leaf."""
+        Children of a Parallel are in the order of their smallest leaf.
+        """
+        arcs_left = sum(map(len, self.out))
+        root = self.out[self.source].get(self.sink)
+        if arcs_left != 1 or root is None:
+            return None
+        # by label: parts have smaller labels than what they are composed to
+        trees: list[Tree] = list(range(self.num_labels))
         smallest = list(range(self.num_labels))
-        for left, right in zip(self.left, self.right, strict=True):
-            smallest.append(min(smallest[left], smallest[right]))
-        if root < self.num_labels:
-            return root
-        compositions = [root]
-        members: list[list[int]] = []
-        for label in compositions:
-            members.append(self._members(label))
-            compositions.extend(part for part in members[-1] if part >= self.num_labels)
-        # a label that has been built is replaced by its tree; leaves are their own
-        trees: dict[int, Tree] = {}
-        for label, parts in zip(reversed(compositions), reversed(members), strict=True):
-            if self.is_series[label - self.num_labels]:
-                trees[label] = Series(tuple([trees.get(part, part) for part in parts]))
+        for at, dissolved in enumerate(self.dissolved):
+            if dissolved:
+                trees.append(_NO_LABEL)
+                smallest.append(_NO_LABEL)
+                continue
+            parts = self._parts(at)
+            smallest.append(min([smallest[part] for part in parts]))
+            if self.is_series[at]:
+                trees.append(Series(tuple([trees[part] for part in parts])))
             else:
                 parts.sort(key=smallest.__getitem__)
-                trees[label] = Parallel(tuple([trees.get(part, part) for part in parts]))
+                trees.append(Parallel(tuple([trees[part] for part in parts])))
         return trees[root]
 
-    def _members(self, label: int) -> list[int]:
-        """The children of `label` in the flattened tree: its parts, with parts of the same kind dissolved."""
-        num_labels, is_series = self.num_labels, self.is_series
-        kind = is_series[label - num_labels]
-        parts: list[int] = []
-        stack = [label]
-        while stack:
-            part = stack.pop()
-            if part >= num_labels and is_series[part - num_labels] == kind:
-                stack.append(self.right[part - num_labels])
-                stack.append(self.left[part - num_labels])
-            else:
-                parts.append(part)
+    def _parts(self, composition: int) -> list[int]:
+        """The labels that `composition` is made of, none of its own kind; from left to right if it is a series."""
+        parts = [self.first[composition]]
+        while parts[-1] != self.last[composition]:
+            parts.append(self.following[parts[-1]])
         return parts
 
     def chain(self, label: int) -> list[int]:
@@ -151,12 +157,17 @@ class Network:
         stack = [label]
         while stack:
             part = stack.pop()
-            if part < self.num_labels:
-                arcs.append(part)
-                continue
             at = part - self.num_labels
-            stack.extend((self.right[at], self.left[at]) if self.is_series[at] else (self.left[at],))
+            if at < 0:
+                arcs.append(part)
+            elif self.is_series[at]:
+                stack.extend(reversed(self._parts(at)))
+            else:
+                stack.append(self.first[at])
         return arcs
+
+
+_NO_LABEL = -1
 
 
 def reduce_network(num_vertices: int, source: int, sink: int, arcs: Iterable[Arc], num_labels: int) -> Network:

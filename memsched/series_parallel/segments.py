@@ -35,8 +35,8 @@ Scheduling series-parallel task graphs to minimize peak memory, Theoretical Comp
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from memsched.series_parallel.tree import Parallel, Series, Tree, post_order
@@ -80,7 +80,6 @@ class Segment(NamedTuple):
 
 
 _ABOVE_EVERY_SIZE = 2**64  # all sizes of a graph add up to at most 2**62, so a drop is at most 2**63
-_BEFORE_EVERY_KEY, _AFTER_EVERY_KEY = -(2**65), 2**65
 
 
 def johnson_key(hump: int, drop: int) -> int:
@@ -108,39 +107,43 @@ def flatten(ropes: Sequence[Rope]) -> list[int]:
     return ops
 
 
-_SERIAL_BITS = 40
-_SERIAL_MASK = (1 << _SERIAL_BITS) - 1
+_NUMBER_BITS = 40
+_NUMBER_MASK = (1 << _NUMBER_BITS) - 1
+_NOTHING = -1
 
 
 class SegmentQueue:
     """The segments of one block: two heaps over the same segments, one for each end of the list.
 
-    An entry is a single integer, Johnson's key above the serial number of the segment; `from_right` holds entries with
-    the sign turned.  An entry whose segment has been fused away is skipped when it comes up.  Keys are equal only
-    between parallel branches; the serial number decides, so the order is repeatable.
+    An entry is a single integer, Johnson's key above the number of the segment; `from_right` holds entries with the
+    sign turned.  An entry whose segment has been fused away is skipped when it comes up.  Keys are equal only between
+    parallel branches; the number decides, so the order is repeatable.
     """
 
     __slots__ = ("from_left", "from_right")
 
     def __init__(self, entries: list[int]) -> None:
+        entries.sort()  # a sorted list is a heap
         self.from_left = entries
-        self.from_right = [-entry for entry in entries]
-        heapq.heapify(self.from_left)
-        heapq.heapify(self.from_right)
+        self.from_right = [-entry for entry in reversed(entries)]
 
 
-Block = Segment | SegmentQueue
-"""A block of one segment is that segment; most of them are."""
+Block = int | SegmentQueue
+"""A block of one segment is the number of that segment; most of them are."""
 
 
 class SegmentAlgebra:
-    """The operations on blocks.  Owns the queued segments, by serial number; None where one has been fused away.
+    """The operations on blocks.  Owns all segments, by number: op v alone is segment v, then come the fused ones.
 
     Composition consumes its operands: a block may be used once.
     """
 
-    def __init__(self) -> None:
-        self._segments: list[Segment | None] = []
+    def __init__(self, humps: Sequence[int], drops: Sequence[int]) -> None:
+        # parallel lists of numbers: an object for each segment would cost more than the algebra itself
+        self._humps, self._drops = list(humps), list(drops)
+        self._keys = list(map(johnson_key, humps, drops))
+        self._ropes: list[Rope] = list(range(len(humps)))
+        self._is_fused = bytearray(len(humps))
 
     def parallel(self, blocks: Sequence[Block]) -> Block:
         """The blocks side by side: their segments in Johnson's order."""
@@ -155,112 +158,106 @@ class SegmentAlgebra:
 
     def segments(self, block: Block) -> list[Segment]:
         """The segments of `block` from left to right."""
-        if isinstance(block, Segment):
-            return [block]
-        found = (self._segments[entry & _SERIAL_MASK] for entry in sorted(block.from_left))
-        return [segment for segment in found if segment is not None]
+        numbers = [block] if isinstance(block, int) else [e & _NUMBER_MASK for e in sorted(self._entries(block))]
+        return [Segment(self._humps[at], self._drops[at], self._ropes[at]) for at in numbers]
+
+    def _fuse(self, first: int, second: int) -> int:
+        """The number of the segment `first`, then `second`; both are gone."""
+        climb = self._humps[first] - self._drops[first] + self._humps[second]
+        hump = max(self._humps[first], climb)
+        drop = hump - climb + self._drops[second]
+        self._is_fused[first] = self._is_fused[second] = True
+        self._is_fused.append(False)
+        self._humps.append(hump)
+        self._drops.append(drop)
+        self._keys.append(johnson_key(hump, drop))
+        self._ropes.append((self._ropes[first], self._ropes[second]))
+        return len(self._keys) - 1
 
     def _in_sequence(self, left: Block, right: Block) -> Block:
         """`left`, then `right`: fuse from the border outwards until both ends are in order, then unite."""
-        if isinstance(left, Segment):
-            if not isinstance(right, Segment):
-                return self._grown(None, left, right)
-            fits = johnson_key(left.hump, left.drop) < johnson_key(right.hump, right.drop)
-            return self._united((left, right)) if fits else fuse(left, right)
-        if isinstance(right, Segment):
-            return self._grown(left, right, None)
-        if self._last_key(left) < self._first_key(right):
+        keys = self._keys
+        last, first = self._last(left), self._first(right)
+        if keys[last] < keys[first]:
             return self._united((left, right))
-        return self._grown(left, fuse(self._take_last(left), self._take_first(right)), right)
-
-    def _grown(self, queue_before: SegmentQueue | None, middle: Segment, queue_after: SegmentQueue | None) -> Block:
-        """`middle` between two blocks, either of which may be missing; what is out of order is fused into it."""
-        before = _BEFORE_EVERY_KEY if queue_before is None else self._last_key(queue_before)
-        after = _AFTER_EVERY_KEY if queue_after is None else self._first_key(queue_after)
+        middle = self._fuse(last, first)
+        last, first = self._last(left), self._first(right)
         while True:
-            key = johnson_key(middle.hump, middle.drop)
-            if before >= key and queue_before is not None:
-                middle = fuse(self._take_last(queue_before), middle)
-                before = self._last_key(queue_before)
-            elif key >= after and queue_after is not None:
-                middle = fuse(middle, self._take_first(queue_after))
-                after = self._first_key(queue_after)
+            if last != _NOTHING and keys[last] >= keys[middle]:
+                middle = self._fuse(last, middle)
+                last = self._last(left)
+            elif first != _NOTHING and keys[middle] >= keys[first]:
+                middle = self._fuse(middle, first)
+                first = self._first(right)
             else:
                 break
         parts: list[Block] = [middle]
-        if queue_before is not None and before != _BEFORE_EVERY_KEY:
-            parts.append(queue_before)
-        if queue_after is not None and after != _AFTER_EVERY_KEY:
-            parts.append(queue_after)
+        if last != _NOTHING:
+            parts.append(left)
+        if first != _NOTHING:
+            parts.append(right)
         return self._united(parts)
 
     def _united(self, blocks: Sequence[Block]) -> Block:
         """All segments in one block: single ones and the smaller queues are moved into the largest queue."""
         if len(blocks) == 1:
             return blocks[0]
-        moved: list[int] = []
         largest: SegmentQueue | None = None
+        moved: list[int] = []
         for block in blocks:
-            if isinstance(block, Segment):
-                self._segments.append(block)
-                key = johnson_key(block.hump, block.drop)
-                moved.append((key << _SERIAL_BITS) + len(self._segments) - 1)
+            if isinstance(block, int):
+                moved.append((self._keys[block] << _NUMBER_BITS) + block)
             elif largest is None or len(block.from_left) > len(largest.from_left):
-                moved += self._live_entries(largest)
+                moved += self._entries(largest)
                 largest = block
             else:
-                moved += self._live_entries(block)
+                moved += self._entries(block)
         if largest is None:
             return SegmentQueue(moved)
-        # pushing costs up to log(size) for each entry, building anew a constant for each of the size
-        if len(moved) * 4 > len(largest.from_left):
-            return SegmentQueue(self._live_entries(largest) + moved)
         for entry in moved:
-            heapq.heappush(largest.from_left, entry)
-            heapq.heappush(largest.from_right, -entry)
+            heappush(largest.from_left, entry)
+            heappush(largest.from_right, -entry)
         return largest
 
-    def _live_entries(self, queue: SegmentQueue | None) -> list[int]:
+    def _entries(self, queue: SegmentQueue | None) -> list[int]:
+        is_fused = self._is_fused
         entries = [] if queue is None else queue.from_left
-        return [entry for entry in entries if self._segments[entry & _SERIAL_MASK] is not None]
+        return [entry for entry in entries if not is_fused[entry & _NUMBER_MASK]]
 
-    def _first_key(self, queue: SegmentQueue) -> int:
-        """Johnson's key of the first segment; _AFTER_EVERY_KEY when none is left."""
-        heap = queue.from_left
-        while heap and self._segments[heap[0] & _SERIAL_MASK] is None:
-            heapq.heappop(heap)
-        return heap[0] >> _SERIAL_BITS if heap else _AFTER_EVERY_KEY
+    def _first(self, block: Block) -> int:
+        """The first segment that has not been fused away; _NOTHING when none is left."""
+        is_fused = self._is_fused
+        if isinstance(block, int):
+            return _NOTHING if is_fused[block] else block
+        heap = block.from_left
+        while heap:
+            number = heap[0] & _NUMBER_MASK
+            if not is_fused[number]:
+                return number
+            heappop(heap)
+        return _NOTHING
 
-    def _last_key(self, queue: SegmentQueue) -> int:
-        """Johnson's key of the last segment; _BEFORE_EVERY_KEY when none is left."""
-        heap = queue.from_right
-        while heap and self._segments[-heap[0] & _SERIAL_MASK] is None:
-            heapq.heappop(heap)
-        return -heap[0] >> _SERIAL_BITS if heap else _BEFORE_EVERY_KEY
-
-    def _take_first(self, queue: SegmentQueue) -> Segment:
-        """Remove the segment whose key `_first_key` has just given."""
-        return self._take(heapq.heappop(queue.from_left))
-
-    def _take_last(self, queue: SegmentQueue) -> Segment:
-        """Remove the segment whose key `_last_key` has just given."""
-        return self._take(-heapq.heappop(queue.from_right))
-
-    def _take(self, entry: int) -> Segment:
-        serial = entry & _SERIAL_MASK
-        segment = self._segments[serial]
-        assert segment is not None, "dead entries are skipped before one is taken"
-        self._segments[serial] = None
-        return segment
+    def _last(self, block: Block) -> int:
+        """The last segment that has not been fused away; _NOTHING when none is left."""
+        is_fused = self._is_fused
+        if isinstance(block, int):
+            return _NOTHING if is_fused[block] else block
+        heap = block.from_right
+        while heap:
+            number = -heap[0] & _NUMBER_MASK
+            if not is_fused[number]:
+                return number
+            heappop(heap)
+        return _NOTHING
 
 
 def segments_of(tree: Tree, humps: Sequence[int], drops: Sequence[int]) -> list[Segment]:
     """The segments of the whole tree in an order of least peak; `humps` and `drops` by op, in bytes.  O(n log^2 n)."""
-    algebra = SegmentAlgebra()
+    algebra = SegmentAlgebra(humps, drops)
     blocks: list[Block] = []
     for node in post_order(tree):
         if isinstance(node, int):
-            blocks.append(Segment(humps[node], drops[node], node))
+            blocks.append(node)
         else:
             _compose(algebra, blocks, node)
     return algebra.segments(blocks[0])
@@ -268,11 +265,11 @@ def segments_of(tree: Tree, humps: Sequence[int], drops: Sequence[int]) -> list[
 
 def segments_of_nodes(tree: Tree, humps: Sequence[int], drops: Sequence[int]) -> Iterator[tuple[Tree, list[Segment]]]:
     """Every node of the tree, in post-order, with the segments of its block: for printing, as it copies each list."""
-    algebra = SegmentAlgebra()
+    algebra = SegmentAlgebra(humps, drops)
     blocks: list[Block] = []
     for node in post_order(tree):
         if isinstance(node, int):
-            blocks.append(Segment(humps[node], drops[node], node))
+            blocks.append(node)
         else:
             _compose(algebra, blocks, node)
         yield node, algebra.segments(blocks[-1])
