@@ -74,6 +74,7 @@ _STAGES_OF: dict[str, tuple[Stage, ...]] = {
     "cbc": (_STOCK, _CUT, Stage("cbc", stages.cbc)),
     "model-ilp": (Stage("model-ilp", stages.model_ilp),),
     "xla": (Stage("xla", stages.xla),),
+    "serenity": (Stage("serenity", stages.serenity),),
 }
 
 METHODS: tuple[str, ...] = tuple(_STAGES_OF)

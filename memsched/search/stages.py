@@ -24,6 +24,7 @@ __all__ = [
     "probe",
     "probe_again",
     "second_local",
+    "serenity",
     "series_parallel",
     "small_cpsat",
     "stock",
@@ -44,6 +45,7 @@ _WIDEST_SEARCH = 10_000
 """Ops up to which the methods run whose masks take ops^2 bits."""
 _WORK_PER_SECOND = 0.25
 """Deterministic work that a second of the limit buys a solver: low enough that the clock does not stop it."""
+_SERENITY_SETS, _SERENITY_ROUNDS = 500, 24
 _LARGEST_MODEL = 120
 """Ops up to which a model is asked by the policy: above, its bounds have never been better than the cuts."""
 
@@ -62,6 +64,17 @@ def xla(state: State) -> None:
 
     for name, order in xla_orders(state.graph).items():
         state.offer(order, f"xla {name}")
+
+
+def serenity(state: State) -> None:
+    """Serenity's dynamic program over down-sets, for comparison; an optimum that it finds is not called proved."""
+    from memsched.search.heuristics_serenity import serenity_order
+
+    order = serenity_order(state.graph, max_sets=_SERENITY_SETS, max_rounds=_SERENITY_ROUNDS)
+    if order is None:
+        state.notes.append(f"serenity: no budget leaves at most {_SERENITY_SETS} down-sets at every step")
+    else:
+        state.offer(order, "serenity")
 
 
 def cut(state: State) -> None:
