@@ -11,20 +11,12 @@ import dataclasses
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from bench.shapes import chain, layered, series_parallel, wide
-from memsched.core.graph import Graph
+from bench.shapes import SHAPES
 from memsched.core.result import Options
 from memsched.search import solver
 from memsched.search.state import State
-
-KINDS: dict[str, Callable[[int], Graph]] = {
-    "chain": chain,
-    "wide": wide,
-    "layered": layered,
-    "series-parallel": series_parallel,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--ops", type=int, default=20_000)
     parser.add_argument("--time-limit", type=float, default=5.0)
-    parser.add_argument("--kind", choices=tuple(KINDS), action="append")
+    parser.add_argument("--kind", choices=tuple(SHAPES), action="append")
     arguments = parser.parse_args(argv)
     plain = solver._STAGES_OF["auto"]
-    for kind in arguments.kind or KINDS:
-        graph = KINDS[kind](arguments.ops)
+    for kind in arguments.kind or SHAPES:
+        graph = SHAPES[kind](arguments.ops)
         seconds: dict[str, float] = {}
         stages = tuple(_timed(stage, seconds) for stage in plain)
         solver._STAGES_OF["auto"] = stages

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from memsched.core.graph import Buffer, Graph, Op
 
-__all__ = ["chain", "layered", "series_parallel", "wide"]
+__all__ = ["SHAPES", "chain", "layered", "ragged", "series_parallel", "wide"]
 
 
 def chain(num_ops: int) -> Graph:
@@ -38,6 +39,15 @@ def layered(num_ops: int, width: int = 20) -> Graph:
     return Graph("layered", tuple(Op(f"op{op}") for op in range(num_ops)), tuple(buffers))
 
 
+def ragged(num_ops: int) -> Graph:
+    """Each op is read by up to three of the hundred ops after it."""
+    rng = random.Random(17)
+    last = num_ops - 1
+    readers = [{min(last, op + rng.randint(1, 100)) for _ in range(3)} - {op} for op in range(num_ops)]
+    buffers = [Buffer(f"b{op}", rng.randint(1, 1000), op, tuple(sorted(readers[op]))) for op in range(num_ops)]
+    return Graph("ragged", tuple(Op(f"op{op}") for op in range(num_ops)), tuple(buffers))
+
+
 def series_parallel(num_ops: int) -> Graph:
     """A two-terminal series-parallel graph: edges are subdivided, or doubled by a path, at random; a buffer on each."""
     rng = random.Random(4)
@@ -52,3 +62,13 @@ def series_parallel(num_ops: int) -> Graph:
         edges.append((new, after))
     buffers = [Buffer(f"b{at}", rng.randint(1, 1000), before, (after,)) for at, (before, after) in enumerate(edges)]
     return Graph("series-parallel", tuple(Op(f"op{op}") for op in range(num_ops)), tuple(buffers))
+
+
+SHAPES: dict[str, Callable[[int], Graph]] = {
+    "chain": chain,
+    "wide": wide,
+    "layered": layered,
+    "ragged": ragged,
+    "series-parallel": series_parallel,
+}
+"""Every shape by its name."""

@@ -108,6 +108,21 @@ def random_graph(rng: random.Random, kind: str, num_ops: int, shared: bool | Non
     return Graph(f"random {kind}", ops, tuple(buffers), tuple(order_edges))
 
 
+def random_order(graph: Graph, rng: random.Random) -> list[int]:
+    """A topological order: of the ops that are ready any one comes next."""
+    missing = [len(before) for before in graph.predecessors]
+    ready = [op for op, count in enumerate(missing) if not count]
+    order: list[int] = []
+    while ready:
+        op = ready.pop(rng.randrange(len(ready)))
+        order.append(op)
+        for successor in graph.successors[op]:
+            missing[successor] -= 1
+            if not missing[successor]:
+                ready.append(successor)
+    return order
+
+
 def random_edges(rng: random.Random, kind: str, num_ops: int) -> list[Edge]:
     """Distinct precedences (before, after) of the kind; indices are a topological order."""
     match kind:

@@ -18,7 +18,7 @@ from memsched.search.child import SOLVERS
 from memsched.search.heuristics import stock_orders
 from memsched.search.solver import METHODS, SolverError, Stage, solve
 from memsched.search.state import State
-from tests.oracle import brute_force_peak, random_graphs
+from tests.oracle import brute_force_peak, random_graphs, random_order
 
 EXACT = ("auto", "valley", "kernel", "cpsat", "ilp", "cbc", "model-ilp")
 """Methods that must close every small graph."""
@@ -27,16 +27,7 @@ EXACT = ("auto", "valley", "kernel", "cpsat", "ilp", "cbc", "model-ilp")
 def relabelled(graph: Graph, seed: int) -> tuple[Graph, list[int]]:
     """The same graph with its ops in another legal order and buffers shuffled, and where each op went."""
     rng = random.Random(seed)
-    missing = [len(before) for before in graph.predecessors]
-    ready = [op for op, count in enumerate(missing) if not count]
-    order: list[int] = []
-    while ready:
-        op = ready.pop(rng.randrange(len(ready)))
-        order.append(op)
-        for after in graph.successors[op]:
-            missing[after] -= 1
-            if not missing[after]:
-                ready.append(after)
+    order = random_order(graph, rng)
     place = [0] * len(order)
     for at, op in enumerate(order):
         place[op] = at
