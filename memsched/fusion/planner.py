@@ -25,6 +25,9 @@ from memsched.fusion.groups import FusionCycle, Groups
 
 __all__ = ["FusionPlanner", "Refusal"]
 
+_WORK_LIMIT = 2_000_000
+"""Group visits of about 2 microseconds each, so a few seconds; a backward graph of 1,000 ops takes about 35,000."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -45,7 +48,7 @@ class FusionPlanner:
     """
 
     def __init__(
-        self, graph: Graph, order: Sequence[int], budget: int | None = None, work_limit: int = 20_000_000
+        self, graph: Graph, order: Sequence[int], budget: int | None = None, work_limit: int = _WORK_LIMIT
     ) -> None:
         self.groups = Groups(graph, order)
         self.budget = peak_bytes(graph, order) if budget is None else budget

@@ -26,7 +26,7 @@ from torch._inductor.scheduler import ForeachKernelSchedulerNode, FusedScheduler
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
-from memsched.core.graph import Buffer, Graph, Op
+from memsched.core.graph import Buffer, Graph, GraphError, Op
 from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import ESTIMATE_IS_EXACT
 
@@ -89,13 +89,18 @@ class _Extraction:
                 if before is not None:
                     self.edges.add((before, at))
 
-    def chain(self, pinned: Sequence[int]) -> None:
-        """Keep the relative order of nodes whose effects no dependency tells."""
-        self.edges.update(itertools.pairwise(pinned))
+    def pinned(self) -> list[int]:
+        """The nodes whose effects no dependency tells, in program order."""
+        return sorted(filter(lambda at: _is_pinned(self.nodes[at]), self.index.values()), key=self._program_order)
 
-    def graph(self, name: str, stage: str) -> Graph:
+    def _program_order(self, at: int) -> int:
+        order: int = self.nodes[at].min_order
+        return order
+
+    def graph(self, name: str, stage: str, pinned: Sequence[int]) -> Graph:
+        """The graph, in which the nodes `pinned` keep their order."""
         implied = {(b.producer, reader) for b in self.buffers if b.producer is not None for reader in b.consumers}
-        edges = sorted(edge for edge in self.edges - implied if edge[0] != edge[1])
+        edges = sorted(edge for edge in (self.edges | {*itertools.pairwise(pinned)}) - implied if edge[0] != edge[1])
         ops = tuple(Op(node.get_name(), type(node).__name__) for node in self.nodes)
         device = next((str(d.type) for d in map(_device_of, self.nodes) if d is not None), "")
         return Graph(name, ops, tuple(self.buffers), tuple(edges), _torch_version(), device, stage)
@@ -103,6 +108,10 @@ class _Extraction:
 
 def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> Graph:
     """The graph of `nodes`, which the scheduler of `V.graph` holds, with op i = nodes[i]; sizes in bytes.
+
+    Nodes with effects that no dependency tells keep program order, though the sort after Inductor's fusion may have
+    turned them round: then the incoming order of the graph is not legal.  Where fusion made program order impossible,
+    they keep the incoming one.
 
     Raises:
         ExtractionError: the peak of the incoming order is not what Inductor estimates for it.
@@ -120,8 +129,11 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
     for at, node in enumerate(nodes):
         extraction.add_node_buffers(at, node)
     extraction.add_dependencies()
-    extraction.chain([at for at, node in enumerate(nodes) if _is_pinned(node)])
-    graph = extraction.graph(name, stage)
+    pinned = extraction.pinned()
+    try:
+        graph = extraction.graph(name, stage, pinned)
+    except GraphError:
+        graph = extraction.graph(name, stage, sorted(pinned))
     incoming = peak_bytes(graph, range(len(nodes)))
     if ESTIMATE_IS_EXACT and incoming != estimate:
         raise ExtractionError(f"{name}: the extracted graph peaks at {incoming} bytes, Inductor estimates {estimate}")
@@ -147,7 +159,10 @@ def without_kernel_local_buffers(graph: Graph, nodes: Sequence[BaseSchedulerNode
 
 
 def _is_pinned(node: BaseSchedulerNode) -> bool:
-    """Whether the node must stay in order with its like: control flow, and operators with effects or random state."""
+    """Whether the node must stay in order with its like: control flow, and operators with effects or random state.
+
+    `run_with_rng_state` is neither: it is given the state that it uses and restores the one that it found.
+    """
     operation = node.node
     if operation is None:
         return False
@@ -157,7 +172,10 @@ def _is_pinned(node: BaseSchedulerNode) -> bool:
         return False
     from torch._ops import HigherOrderOperator
 
-    return isinstance(operation.op_overload, HigherOrderOperator) or operation.has_side_effects()
+    overload = operation.op_overload
+    if isinstance(overload, HigherOrderOperator):
+        return bool(overload.name() != "run_with_rng_state")
+    return bool(operation.has_side_effects())
 
 
 def _device_of(node: BaseSchedulerNode) -> Any:

@@ -18,6 +18,7 @@ from memsched.core.report import GraphReport, add_report
 from memsched.core.result import Schedule, Status
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph, without_kernel_local_buffers
+from memsched.inductor.origins import origins_of
 from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
     """Reports the graph after stock's fusion and stock's order of it; returns the nodes as they came."""
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        if not nodes:
+            return nodes
         started = time.perf_counter()
         kind = graph_kind()
         name = f"{kind} {getattr(V.graph, 'graph_id', None) or 0}"
@@ -53,6 +56,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
                 seconds=seconds,
                 kernels=num_kernels(nodes),
                 stock_kernels=num_kernels(nodes),
+                origins=origins_of(graph),
                 graph=graph,
                 schedule=schedule,
             )

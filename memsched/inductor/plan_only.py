@@ -7,7 +7,9 @@ to the backward graph.  The plans are those of a real compile: nothing after the
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,8 +26,9 @@ from torch._inductor.virtualized import V
 from memsched.core.report import GraphReport, reports
 from memsched.inductor.backend import planning_patches
 from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.passes import PostFusionPass
 
 __all__ = ["plan_only"]
 
@@ -34,51 +37,77 @@ class _Planned(Exception):
     """Raised when the plan of a graph is done."""
 
 
-class _StoppingPass(PostFusionPass):
+class _StopAfter(SchedulerPass):  # type: ignore[misc]
+    """Runs another pass, then stops the compile."""
+
+    def __init__(self, inner: SchedulerPass) -> None:
+        self.inner = inner
+
     def __call__(self, nodes: list[Any]) -> list[Any]:
-        super().__call__(nodes)
+        self.inner(nodes)
         raise _Planned
+
+    def uuid(self) -> str:
+        return f"{self.inner.uuid()} and stop"
 
 
 def plan_only(
-    model: nn.Module | Callable[..., Any], batch: Sequence[Tensor], options: BackendOptions | None = None
+    model: nn.Module | Callable[..., Any],
+    batch: Sequence[Tensor],
+    options: BackendOptions | None = None,
+    *,
+    stock: bool = False,
 ) -> list[GraphReport]:
     """The reports of every graph that one call `model(*batch)`, and the backward of what it returns, compiles.
 
     The model runs once, eagerly on the traced graphs; gradients of its parameters are set as by any backward.
+
+    stock: observe what stock Inductor does instead (`ObservingPass`); both are judged by the same memory model.
     """
-    options = options or BackendOptions(strict=True)
+    plan = functools.partial(_plan_graph, None if stock else options or BackendOptions(strict=True))
     already = len(reports())
     backend = aot_autograd(
-        fw_compiler=_planner(options, is_backward=False),
-        bw_compiler=_planner(options, is_backward=True),
-        inference_compiler=_planner(options, is_backward=False, is_inference=True),
+        fw_compiler=plan,
+        bw_compiler=functools.partial(plan, is_backward=True),
+        inference_compiler=functools.partial(plan, is_inference=True),
         partition_fn=min_cut_rematerialization_partition,
         decompositions=select_decomp_table(),
+        keep_inference_input_mutations=True,
     )
     torch._dynamo.reset()
-    result = torch.compile(model, backend=backend, dynamic=False)(*batch)
-    if isinstance(result, Tensor) and result.requires_grad:
-        result.sum().backward()
+    results = torch.compile(model, backend=backend, dynamic=False)(*batch)
+    tensors = (r for r in torch.utils._pytree.tree_leaves(results) if isinstance(r, Tensor) and r.requires_grad)
+    losses = [tensor.sum() for tensor in tensors]
+    if losses:
+        torch.autograd.backward(losses)
     torch._dynamo.reset()
     return reports()[already:]
 
 
-def _planner(options: BackendOptions, *, is_backward: bool, is_inference: bool = False) -> Callable[..., Any]:
-    def plan(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        patches = planning_patches(options) | {
-            "_post_fusion_custom_pass": _StoppingPass(options),
-            "force_disable_caches": True,
-        }
-        with config.patch(patches), V.set_choices_handler(PlannedChoices(options)):
-            try:
-                compile_fx_inner(copy.deepcopy(gm), example_inputs, is_backward=is_backward, is_inference=is_inference)
-            except Exception as error:
-                if not _is_stop(error):
-                    raise
-        return make_boxed_func(gm.forward)
-
-    return plan
+def _plan_graph(
+    options: BackendOptions | None,
+    gm: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    is_backward: bool = False,
+    is_inference: bool = False,
+) -> Any:
+    """A compiler of one graph that plans it, by stock without options, and returns the traced graph itself."""
+    patches: dict[str, Any] = {"_post_fusion_custom_pass": ObservingPass()}
+    if options:
+        patches = planning_patches(options)
+    patches["_post_fusion_custom_pass"] = _StopAfter(patches["_post_fusion_custom_pass"])
+    patches["fx_graph_cache"] = False  # nothing is compiled, so nothing may be loaded
+    choices = V.set_choices_handler(PlannedChoices(options)) if options else contextlib.nullcontext()
+    # Inductor changes the graph that it is given.  Tensors are shared: copies made here would be fake ones.
+    own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+    with config.patch(patches), choices:
+        try:
+            compile_fx_inner(own, example_inputs, is_backward=is_backward, is_inference=is_inference)
+        except Exception as error:
+            if not _is_stop(error):
+                raise
+    return make_boxed_func(gm.forward)
 
 
 def _is_stop(error: BaseException | None) -> bool:

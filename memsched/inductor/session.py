@@ -32,8 +32,9 @@ from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
 from memsched.inductor.extract import ExtractionError, extract_graph, without_kernel_local_buffers
 from memsched.inductor.options import BackendOptions
+from memsched.inductor.origins import origins_of
 from memsched.search.budget import UNITS_PER_SECOND
-from memsched.search.heuristics import stock_orders
+from memsched.search.heuristics import priority_order, stock_orders
 from memsched.search.solver import solve
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class PlanningSession:
         self.name = f"{self.kind} {getattr(V.graph, 'graph_id', None) or 0}"
         self.fallback = ""
         self.seconds = 0.0
+        self._began = 0.0
         self.prefusion: Graph | None = None
         self.planner: FusionPlanner | None = None
         self._op_of_name: dict[str, int] = {}
@@ -75,7 +77,8 @@ class PlanningSession:
 
     def before_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         """Plan an order of the nodes before fusion, and prepare the fusion planner with its peak as budget."""
-        self._guarded("planning before fusion", lambda: self._plan(nodes))
+        if nodes:
+            self._guarded("planning before fusion", lambda: self._plan(nodes))
         return nodes
 
     def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
@@ -105,7 +108,12 @@ class PlanningSession:
         return self._scheduler.name_to_fused_node[self._name_of_op[op]]
 
     def after_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
-        """The nodes in the best order found; in stock's order when anything failed."""
+        """The nodes in the best order found; in stock's order when anything failed.
+
+        A graph without nodes (only views of inputs) is neither planned nor reported.
+        """
+        if not nodes:
+            return nodes
         ordered = None if self.fallback else self._guarded("ordering after fusion", lambda: self._order(nodes))
         if ordered is None:
             ordered = stock_reorder(nodes)
@@ -116,17 +124,28 @@ class PlanningSession:
         self.prefusion = extract_graph(nodes, self.name, "prefusion")
         if self.options.fusion == "stock":
             return
-        # Fusion needs a low order, not a proof: all of the work goes to local search.
-        plan = solve(self.prefusion, self._solver_options(0.5, method="local"))
+        plan = self._low_order(self.prefusion)
         budget = int(plan.peak * (1 + self.options.fusion_slack))
         self.planner = FusionPlanner(self.prefusion, plan.order, budget)
         self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
         self._name_of_op = [node.get_first_name() for node in nodes]
 
+    def _low_order(self, graph: Graph) -> Schedule:
+        """A low order before fusion, which needs no proof: local search, unless a short exact search closes the gap."""
+        exact = solve(graph, self._solver_options(0.05, method="valley"))
+        if exact.peak == exact.lower_bound:
+            return exact
+        return solve(graph, self._solver_options(0.45, method="local"), start_orders=[exact.order])
+
     def _order(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
-        graph = without_kernel_local_buffers(extract_graph(nodes, self.name, "postfusion"), nodes)
+        graph = extract_graph(nodes, self.name, "postfusion")
+        legal = priority_order(graph, range(len(nodes)))
+        if legal != tuple(range(len(nodes))):
+            nodes = [nodes[op] for op in legal]
+            graph = extract_graph(nodes, self.name, "postfusion")
+        graph = without_kernel_local_buffers(graph, nodes)
         stock = {name: peak_bytes(graph, order) for name, order in stock_orders(graph).items()}
-        starts = [self._planned_order(nodes)] if self.planner else []
+        starts = [self._planned_order(graph, nodes)] if self.planner else []
         schedule = solve(graph, self._solver_options(0.5), start_orders=starts)
         check_order(graph, schedule.order)
         if schedule.peak > min(stock.values()):
@@ -134,13 +153,13 @@ class PlanningSession:
         self._report(graph, schedule, min(stock.values()), nodes)
         return [nodes[op] for op in schedule.order]
 
-    def _planned_order(self, nodes: Sequence[BaseSchedulerNode]) -> list[int]:
-        """The fused nodes in the order that the planner has for them."""
+    def _planned_order(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
+        """The fused nodes in the order that the planner has for them, as far as `graph`, which says more, allows it."""
         assert self.planner is not None
         for node in nodes:
             self.planner.fuse(self._ops(node))
-        node_of_op = {op: at for at, node in enumerate(nodes) for op in self._ops(node)}
-        return list(dict.fromkeys(node_of_op[ops[0]] for ops in self.planner.order() if ops[0] in node_of_op))
+        position = {op: at for at, ops in enumerate(self.planner.order()) for op in ops}
+        return priority_order(graph, [max(map(position.__getitem__, self._ops(node)), default=0) for node in nodes])
 
     def _ops(self, node: BaseSchedulerNode) -> list[int]:
         return sorted({self._op_of_name[name] for name in node.get_operation_names() if name in self._op_of_name})
@@ -158,7 +177,7 @@ class PlanningSession:
 
     def _guarded(self, doing: str, run: Callable[[], T]) -> T | None:
         """The result of `run`; None after a failure, which is told once and never breaks the compile."""
-        started = time.perf_counter()
+        self._began = time.perf_counter()
         try:
             return run()
         except Exception as error:
@@ -169,7 +188,7 @@ class PlanningSession:
             log.warning("memsched: %s is left to stock Inductor (%s)", self.name, self.fallback)
             return None
         finally:
-            self.seconds += time.perf_counter() - started
+            self.seconds += time.perf_counter() - self._began
 
     def _report(self, graph: Graph, schedule: Schedule, stock_peak: int, nodes: Sequence[BaseSchedulerNode]) -> None:
         planner, refusals = self.planner, self._refusals()
@@ -183,13 +202,14 @@ class PlanningSession:
             gap=schedule.gap,
             status=schedule.status.value,
             method=schedule.method,
-            seconds=self.seconds,
+            seconds=self.seconds + time.perf_counter() - self._began,
             kernels=num_kernels(nodes),
             prefusion_peak=planner.budget if planner else None,
             fusions_asked=planner.questions if planner else 0,
             fusions_refused=len(refusals),
             refusals=refusals,
             note=schedule.note,
+            origins=origins_of(graph),
             graph=graph,
             schedule=schedule,
         )
