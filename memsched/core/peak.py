@@ -40,20 +40,23 @@ class MemoryProfile:
 
 def memory_profile(graph: Graph, order: Sequence[int]) -> MemoryProfile:
     """Replay `order`, a topological order of `graph`; bytes.  O(ops + buffers + reads)."""
+    outputs_of, inputs_of, output_bytes = graph.outputs_of, graph.inputs_of, graph.output_bytes
+    workspaces = [op.workspace for op in graph.ops]
+    freeable = [0 if buffer.kept else buffer.size for buffer in graph.buffers]
     unread = [len(buffer.consumers) for buffer in graph.buffers]
     level = graph.start_bytes
     step_peaks: list[int] = []
     levels: list[int] = []
     for op in order:
-        level += graph.output_bytes[op]
-        step_peaks.append(level + graph.ops[op].workspace)
-        for index in graph.outputs_of[op]:
-            if not unread[index] and not graph.buffers[index].kept:
-                level -= graph.buffers[index].size
-        for index in graph.inputs_of[op]:
+        level += output_bytes[op]
+        step_peaks.append(level + workspaces[op])
+        for index in outputs_of[op]:
+            if not unread[index]:
+                level -= freeable[index]
+        for index in inputs_of[op]:
             unread[index] -= 1
-            if not unread[index] and not graph.buffers[index].kept:
-                level -= graph.buffers[index].size
+            if not unread[index]:
+                level -= freeable[index]
         levels.append(level)
     return MemoryProfile(graph.start_bytes, tuple(step_peaks), tuple(levels))
 
