@@ -343,7 +343,7 @@ def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("check", "compare the peaks of a model with a baseline; exit 1 when one rose", declare_check, run_check),
+    Command("check", "a gate for CI: exit 1 when a peak of a model rose", declare_check, run_check),
     Command("diff", "what changed between two baselines, explanations or plans", declare_diff, run_diff),
     Command("explain", "why a step of a model peaks where it does, before it runs", declare_explain, run_explain),
     Command("solve", "order a graph for least peak memory", _declare_solve, _solve),
