@@ -7,7 +7,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, main
 from memsched.core.graphio import FormatError, plan_to_json, write_json
 from memsched.core.origin import Origin
 from memsched.core.sizes import InputError, parse_bytes, parse_share
-from memsched.pytest_plugin import _assert_peak
+from memsched.pytest_plugin import assert_peak
 from memsched.questions import EXIT_ROSE
 from memsched.report.baseline import (
     GraphPeak,
@@ -31,6 +31,8 @@ from memsched.report.baseline import (
 )
 from memsched.search.solver import solve
 from tests.test_solver import two_hills
+
+_ = assert_peak  # the fixture, also where the plugin is not installed
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -245,15 +247,15 @@ def test_corrupt_baselines_are_refused_with_one_line(tmp_path: Path) -> None:
 # ---- the fixture
 
 
-def test_assert_peak(project: Path) -> None:
+def test_assert_peak(project: Path, assert_peak: Callable[..., int]) -> None:
     import narrow  # type: ignore[import-not-found]
 
-    peak = _assert_peak(narrow.step, at_most="1MiB")
-    assert _assert_peak(narrow.step, at_most=peak) == peak
+    peak = assert_peak(narrow.step, at_most="1MiB")
+    assert assert_peak(narrow.step, at_most=peak) == peak
     with pytest.raises(pytest.fail.Exception, match=r"(?s)1 are allowed.*live at the peak.*narrow.py:11"):
-        _assert_peak(narrow.step, at_most="1")
+        assert_peak(narrow.step, at_most="1")
     with pytest.raises(InputError, match="'24 bananas' is not a size"):
-        _assert_peak(narrow.step, at_most="24 bananas")
+        assert_peak(narrow.step, at_most="24 bananas")
 
 
 # ---- the pages
@@ -281,7 +283,9 @@ outputs: dict[str, str] = {}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_the_pages_run(page: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_the_pages_run(
+    page: str, project: Path, capsys: pytest.CaptureFixture[str], assert_peak: Callable[..., int]
+) -> None:
     (project / "train.py").write_text(python_of("understand-my-peak.md", "train.py"))
     for command in commands_of(page):
         words, _, output = command.partition(" > ")
@@ -291,7 +295,7 @@ def test_the_commands_of_the_pages_run(page: str, project: Path, capsys: pytest.
             assert "assert_peak(train.step" in (project / argv[0]).read_text()
             import train  # type: ignore[import-not-found]
 
-            _assert_peak(train.step, at_most=re.findall(r'at_most="(.*?)"', (project / argv[0]).read_text())[0])
+            assert_peak(train.step, at_most=re.findall(r'at_most="(.*?)"', (project / argv[0]).read_text())[0])
             continue
         if words not in outputs or "explain" not in argv:
             assert main(argv) == EXIT_DONE, command

@@ -19,7 +19,7 @@ from memsched.core.check import CheckError, check_certificate
 from memsched.core.explanation import Experiment, HeldBytes, PlannedStep
 from memsched.core.origin import Origin
 from memsched.core.report import GraphReport
-from memsched.core.result import Certificate, CutCertificate
+from memsched.core.result import Certificate, CutCertificate, ForcingCertificate
 from memsched.report.timeline import Timeline, timeline_of
 from memsched.report.words import certificate_words, clipped
 
@@ -166,8 +166,7 @@ def explain_graph(report: GraphReport, stock: GraphReport | None = None) -> Grap
     step = timeline.profile.peak_step
     tensors = tuple(_live_tensors(timeline, step))
     idle = [tensor for tensor in tensors if not tensor.touched]
-    certificate = schedule.certificate
-    peak_op = schedule.order[step]
+    peak_op, bound_op = schedule.order[step], _enforcing_op(schedule.certificate)
     return GraphExplanation(
         name=report.name,
         kind=report.kind,
@@ -184,9 +183,9 @@ def explain_graph(report: GraphReport, stock: GraphReport | None = None) -> Grap
         lower_bound=schedule.lower_bound,
         gap=schedule.gap,
         status=schedule.status.value,
-        bound_op=graph.ops[certificate.op].name if isinstance(certificate, CutCertificate) else "",
-        bound_source=_op_source(timeline, certificate.op) if isinstance(certificate, CutCertificate) else "",
-        bound_words=_bound_words(timeline, certificate, schedule.lower_bound),
+        bound_op="" if bound_op is None else graph.ops[bound_op].name,
+        bound_source="" if bound_op is None else _op_source(timeline, bound_op),
+        bound_words=_bound_words(timeline, schedule.certificate, schedule.lower_bound),
         next_to_go=min(idle, key=lambda tensor: (tensor.without, -tensor.size, tensor.name)).name if idle else "",
         refused=tuple(_priced_fusions(timeline, report)),
         fusions_refused=report.fusions_refused,
@@ -263,6 +262,17 @@ def _op_source(timeline: Timeline, op: int) -> str:
         return ""
     largest = max(outputs, key=lambda index: (timeline.graph.buffers[index].size, -index))
     return timeline.origins.get(timeline.graph.buffers[largest].name, Origin()).source
+
+
+def _enforcing_op(certificate: Certificate | None) -> int | None:
+    """The op that no order can run below the bound, where the certificate is about one op."""
+    match certificate:
+        case CutCertificate():
+            return certificate.op
+        case ForcingCertificate(steps=(*_, last)):
+            return last.op
+        case _:
+            return None
 
 
 def _bound_words(timeline: Timeline, certificate: Certificate | None, bound: int) -> str:
