@@ -113,9 +113,14 @@ def test_a_large_graph_with_many_questions_ends_at_the_work_limit() -> None:
 
 
 class TestCompiled:
-    """Real compiles: outputs, gradients, buffers and mutated inputs are those of stock."""
+    """Real compiles: outputs, gradients, buffers and mutated inputs are those of stock; scalar code compiles faster."""
 
     pytestmark = pytest.mark.compile
+
+    @pytest.fixture(autouse=True)
+    def _scalar_code(self) -> Any:
+        with torch._inductor.config.patch({"force_disable_caches": True, "cpp.simdlen": 1}):
+            yield
 
     @staticmethod
     def run(function: Callable[..., Any], batch: tuple[Tensor, ...], backend: str) -> list[Tensor]:
@@ -125,11 +130,10 @@ class TestCompiled:
         options = {"strict": True} if backend == "memsched" else None
         torch._dynamo.reset()
         torch.manual_seed(1)
-        with torch._inductor.config.patch(force_disable_caches=True):
-            outputs = tree_leaves(torch.compile(function, backend=backend, options=options)(*batch))
-            losses = [output.sum() for output in outputs if output.requires_grad]
-            if losses:
-                torch.autograd.backward(losses)
+        outputs = tree_leaves(torch.compile(function, backend=backend, options=options)(*batch))
+        losses = [output.sum() for output in outputs if output.requires_grad]
+        if losses:
+            torch.autograd.backward(losses)
         found = [output.detach() for output in outputs] + list(batch)
         if isinstance(function, nn.Module):
             found += [parameter.grad for parameter in function.parameters() if parameter.grad is not None]
@@ -155,21 +159,18 @@ class TestCompiled:
 
         self.same_as_stock(combined, inputs)
 
-    def test_training_with_random_numbers_statistics_routing_and_branches(self) -> None:
+    def test_training_with_random_numbers_routing_and_branches(self) -> None:
         torch.manual_seed(0)
 
         class Combined(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.siamese, self.dropped, self.branches = zoo.Siamese(), zoo.DroppedInPairs(), zoo.Branches()
-                self.routing, self.choice = zoo.CapacityRouting(), zoo.ExpertChoice()
+                self.dropped, self.branches, self.choice = zoo.DroppedInPairs(), zoo.Branches(), zoo.ExpertChoice()
 
-            def forward(self, first: Tensor, second: Tensor, x: Tensor, y: Tensor) -> Tensor:
-                images = self.siamese(first, second) + self.branches(x[:4, :8])
-                return images + self.routing(x) + self.choice(y) + self.dropped(x, y) * 1e-2
+            def forward(self, x: Tensor, y: Tensor) -> Tensor:
+                return self.branches(x[:4, :8]) + self.choice(y) + self.dropped(x, y) * 1e-2
 
-        images = zoo.weights((2, 3, 8, 8), (2, 3, 8, 8))
-        self.same_as_stock(Combined(), (*images, *zoo.weights((24, 16), (24, 16))))
+        self.same_as_stock(Combined(), zoo.weights((24, 16), (24, 16)))
 
     def test_an_optimizer_step(self) -> None:
         """Foreach kernels: every parameter and every moment is updated in place."""
@@ -182,10 +183,9 @@ class TestCompiled:
                 parameter.grad = torch.randn_like(parameter)
             options = {"strict": True} if backend == "memsched" else None
             torch._dynamo.reset()
-            with torch._inductor.config.patch(force_disable_caches=True):
-                step = torch.compile(lambda: optimizer.step(), backend=backend, options=options)
-                for _ in range(2):
-                    step()
+            step = torch.compile(lambda: optimizer.step(), backend=backend, options=options)
+            for _ in range(2):
+                step()
             return [*model.parameters(), *tree_leaves([optimizer.state[p] for p in model.parameters()])]
 
         for mine, other in zip(stepped("memsched"), stepped("inductor"), strict=True):
