@@ -28,7 +28,13 @@ def test_all_commands_run_in_the_order_shown(
     monkeypatch.chdir(tmp_path)
     for command in COMMANDS:
         assert cli.main(shlex.split(command)[1:]) == 0, f"{command}: {capsys.readouterr().err}"
-        assert capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert not printed.err
+        words = shlex.split(command)
+        if "-o" in words:
+            assert (tmp_path / words[words.index("-o") + 1]).stat().st_size > 0
+        else:
+            assert printed.out
 
 
 def test_files_that_the_readme_links_exist() -> None:
