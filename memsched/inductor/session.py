@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from torch._dynamo.utils import counters as torch_counters
 from torch._inductor import memory
 from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
@@ -139,6 +140,7 @@ class PlanningSession:
 
     def _order(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         graph = extract_graph(nodes, self.name, "postfusion")
+        # Fusion may have permuted nodes with effects against program order: start from an order that restores it.
         legal = priority_order(graph, range(len(nodes)))
         if legal != tuple(range(len(nodes))):
             nodes = [nodes[op] for op in legal]
@@ -148,8 +150,9 @@ class PlanningSession:
         starts = [self._planned_order(graph, nodes)] if self.planner else []
         schedule = solve(graph, self._solver_options(0.5), start_orders=starts)
         check_order(graph, schedule.order)
-        if schedule.peak > min(stock.values()):
-            raise AssertionError(f"{self.name}: peak {schedule.peak} is above stock's {min(stock.values())}")
+        peak = max(schedule.peak, peak_bytes(graph, schedule.order))
+        if peak > min(stock.values()):
+            raise AssertionError(f"{self.name}: peak {peak} is above stock's {min(stock.values())}")
         self._report(graph, schedule, min(stock.values()), nodes)
         return [nodes[op] for op in schedule.order]
 
@@ -185,6 +188,7 @@ class PlanningSession:
                 raise
             self.fallback = f"{doing}: {type(error).__name__}: {error}".splitlines()[0]
             counters[doing] = counters.get(doing, 0) + 1
+            torch_counters["memsched"][doing] += 1
             log.warning("memsched: %s is left to stock Inductor (%s)", self.name, self.fallback)
             return None
         finally:
