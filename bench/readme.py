@@ -1,6 +1,9 @@
-"""Put the demo's table and picture into the README: `python -m bench.readme [demo_results]`.
+"""Put measured tables into the README: `python -m bench.readme [DEMO_RESULTS]`.
 
-The README's figures are never typed: the block between the two markers is replaced by what the demo wrote.
+The README's figures are never typed.  Two blocks between markers are replaced by what commands wrote:
+
+    demo      DEMO_RESULTS/results.md, by `python -m bench.demo --models all`; the picture goes to docs/
+    orders    bench/results/orders.json, by `python -m bench.orders bench/instances --json`
 """
 
 from __future__ import annotations
@@ -10,30 +13,52 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from memsched.core.graphio import atomic_write
 
-BEGIN, END = "<!-- begin: table of the demo -->", "<!-- end: table of the demo -->"
+ORDERS = Path("bench/results/orders.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rewrite README.md in the current folder; 2 when the demo has not run, or the README lacks the markers."""
+    """Rewrite README.md in the current folder; 2 when a result or a marker is missing."""
     folder = Path((list(sys.argv[1:] if arguments is None else arguments) or ["demo_results"])[0])
     readme = Path("README.md")
     try:
-        table = (folder / "results.md").read_text()
-        environment = json.loads((folder / "results.json").read_text())["environment"]
-        before, rest = readme.read_text().split(BEGIN)
-        after = rest.split(END)[1]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        print(f"bench.readme: {folder}: {str(error) or type(error).__name__}", file=sys.stderr)
+        text = replace_block(readme.read_text(), "demo", _demo_block(folder))
+        text = replace_block(text, "orders", _orders_block(json.loads(ORDERS.read_text())))
+    except (OSError, ValueError, KeyError) as error:
+        print(f"bench.readme: {str(error) or type(error).__name__}", file=sys.stderr)
         return 2
-    where = f"torch {environment['torch']}, {environment['cores']} CPU cores"
-    atomic_write(readme, f"{before}{BEGIN}\n{table}\n({where})\n{END}{after}".encode())
+    atomic_write(readme, text.encode())
     picture = folder / "contrastive.png"
     if picture.exists():
         shutil.copy(picture, "docs/memory_contrastive.png")
     return 0
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """`text` with `block` between the markers of `name`; raises ValueError when they are missing."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"README.md: the markers of {name!r} are missing")
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def _demo_block(folder: Path) -> str:
+    table = (folder / "results.md").read_text()
+    environment = json.loads((folder / "results.json").read_text())["environment"]
+    return f"{table}\n(torch {environment['torch']}, {environment['cores']} CPU cores)"
+
+
+def _orders_block(results: dict[str, Any]) -> str:
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {what} | {value} |" for what, value in results["summary"].items()]
+    claimed = sum(row["status"] == "optimal" and not row["proved"] for row in results["rows"])
+    lines.append(f"| optimal, but with a bound that only a rerun can confirm | {claimed} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -90,18 +90,28 @@ def test_different_gradients_are_noticed() -> None:
         compare_gradients(first, second)
 
 
-def test_the_readme_takes_the_table_between_its_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_takes_its_tables_between_markers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert readme.main(["missing"]) == 2
+    (tmp_path / "README.md").write_text("a <!-- begin: demo --> old <!-- end: demo --> b\n")
     results = tmp_path / "results"
     results.mkdir()
     (results / "results.md").write_text("| table |\n")
     (results / "results.json").write_text(json.dumps({"environment": {"torch": "2.13", "cores": 2}}))
-    (tmp_path / "README.md").write_text(f"before {readme.BEGIN} old {readme.END} after\n")
+    readme.ORDERS.parent.mkdir(parents=True)
+    row = {"status": "optimal", "proved": False}
+    readme.ORDERS.write_text(json.dumps({"summary": {"graphs": "1"}, "rows": [row]}))
+    assert readme.main(["results"]) == 2
+    assert "markers of 'orders' are missing" in capsys.readouterr().err
+    with (tmp_path / "README.md").open("a") as file:
+        file.write("<!-- begin: orders --><!-- end: orders -->\n")
     assert readme.main(["results"]) == 0
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith("before ") and text.endswith(" after\n")
-    assert "| table |" in text and " old " not in text
+    assert text.startswith("a <!-- begin: demo -->\n| table |")
+    assert " old " not in text
+    assert "only a rerun can confirm | 1 |" in text
 
 
 @pytest.mark.compile
