@@ -21,8 +21,8 @@ demo: $(READY)  ## compile two models, print eager, stock and memsched side by s
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
 
-check: lint  ## ruff, mypy and the tests that compile nothing
-	$(BIN)/python -m pytest -m "not compile"
+check: lint  ## ruff, mypy and the fast tests: those that neither compile nor plan models
+	$(BIN)/python -m pytest -m "not compile and not plans"
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

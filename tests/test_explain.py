@@ -28,6 +28,8 @@ from memsched.search.solver import Options, solve
 from tests.oracle import random_graphs
 from tests.test_session import plan  # its plans of the demo's models are made once for both files
 
+pytestmark = pytest.mark.plans
+
 MODELS = ("moe", "contrastive", "traversal", "gpt")
 
 

@@ -32,6 +32,8 @@ from memsched.report.baseline import (
 from memsched.search.solver import solve
 from tests.test_solver import two_hills
 
+pytestmark = pytest.mark.plans
+
 _ = assert_peak  # the fixture, also where the plugin is not installed
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

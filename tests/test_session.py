@@ -27,6 +27,8 @@ from memsched.inductor.passes import plan_key
 from memsched.inductor.plan_only import plan_only
 from memsched.search.heuristics import stock_orders
 
+pytestmark = pytest.mark.plans
+
 
 @functools.cache
 def plan(name: str, fusion: str = "plan") -> list[memsched.GraphReport]:

@@ -26,6 +26,8 @@ from memsched.core.peak import peak_bytes
 from memsched.fusion.planner import FusionPlanner
 from memsched.inductor.plan_only import plan_only
 
+pytestmark = pytest.mark.plans
+
 UNPLANNED = ("no kernels",)
 """Graphs without a scheduler node have no report."""
 
