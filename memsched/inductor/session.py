@@ -231,20 +231,19 @@ class PlanningSession:
         )
 
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
-        kernels = num_kernels(nodes)
         add_report(
             GraphReport(
-                self.name,
-                self.kind,
-                len(nodes),
-                0,
-                0,
-                0,
-                0.0,
-                "stock",
-                "stock",
-                self.seconds,
-                kernels,
+                name=self.name,
+                kind=self.kind,
+                ops=len(nodes),
+                stock_peak=0,
+                peak=0,
+                lower_bound=0,
+                gap=0.0,
+                status="stock",
+                method="stock",
+                seconds=self.seconds,
+                kernels=num_kernels(nodes),
                 fallback=self.fallback,
             )
         )
