@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memsched.core.check import check_order
+from bench.shapes import grow_network
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.series_parallel.order import order_series_parallel
@@ -40,16 +41,13 @@ RESULTS = Path(__file__).parent / "results" / "series_parallel_scale"
 
 def grown_edges(rng: random.Random, num_ops: int, newest: float | None = None) -> list[Edge]:
     """A two-terminal network without its terminals: subdivide or double a random edge, or one of the newest."""
+
+    def pick(count: int) -> int:
+        back = int(rng.expovariate(1 / newest)) if newest else rng.randrange(count)
+        return max(0, count - 1 - back)
+
     edges: list[Edge] = [(-1, -2)]
-    for new in range(num_ops):
-        back = int(rng.expovariate(1 / newest)) if newest else rng.randrange(len(edges))
-        at = max(0, len(edges) - 1 - back)
-        before, after = edges[at]
-        if rng.random() < 0.5:
-            edges[at] = (before, new)
-        else:
-            edges.append((before, new))
-        edges.append((new, after))
+    grow_network(rng, edges, range(num_ops), pick)
     return [edge for edge in edges if min(edge) >= 0]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from memsched.core.graph import Buffer, Graph, Op
 
-__all__ = ["SHAPES", "chain", "layered", "ragged", "series_parallel", "wide"]
+__all__ = ["SHAPES", "chain", "grow_network", "layered", "ragged", "series_parallel", "wide"]
 
 
 def chain(num_ops: int) -> Graph:
@@ -52,16 +52,23 @@ def series_parallel(num_ops: int) -> Graph:
     """A two-terminal series-parallel graph: edges are subdivided, or doubled by a path, at random; a buffer on each."""
     rng = random.Random(4)
     edges = [(0, 1)]
-    for new in range(2, num_ops):
-        at = rng.randrange(len(edges))
+    grow_network(rng, edges, range(2, num_ops), rng.randrange)
+    buffers = [Buffer(f"b{at}", rng.randint(1, 1000), before, (after,)) for at, (before, after) in enumerate(edges)]
+    return Graph("series-parallel", tuple(Op(f"op{op}") for op in range(num_ops)), tuple(buffers))
+
+
+def grow_network(
+    rng: random.Random, edges: list[tuple[int, int]], new_ops: Iterable[int], pick: Callable[[int], int]
+) -> None:
+    """Put each new op into a two-terminal network: on an edge, or on a path beside it; `pick(count)` chooses the edge."""
+    for new in new_ops:
+        at = pick(len(edges))
         before, after = edges[at]
         if rng.random() < 0.5:
             edges[at] = (before, new)
         else:
             edges.append((before, new))
         edges.append((new, after))
-    buffers = [Buffer(f"b{at}", rng.randint(1, 1000), before, (after,)) for at, (before, after) in enumerate(edges)]
-    return Graph("series-parallel", tuple(Op(f"op{op}") for op in range(num_ops)), tuple(buffers))
 
 
 SHAPES: dict[str, Callable[[int], Graph]] = {
