@@ -26,8 +26,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from memsched.core.check import check_order
 from bench.shapes import grow_network
+from memsched.core.check import check_order
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.series_parallel.order import order_series_parallel

@@ -60,7 +60,7 @@ def series_parallel(num_ops: int) -> Graph:
 def grow_network(
     rng: random.Random, edges: list[tuple[int, int]], new_ops: Iterable[int], pick: Callable[[int], int]
 ) -> None:
-    """Put each new op into a two-terminal network: on an edge, or on a path beside it; `pick(count)` chooses the edge."""
+    """Put each new op on an edge of a two-terminal network, or on a path beside it; `pick(count)` chooses the edge."""
     for new in new_ops:
         at = pick(len(edges))
         before, after = edges[at]
