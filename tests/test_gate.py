@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, main
+from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_ROSE, main
 from memsched.core.graphio import FormatError, plan_to_json, write_json
 from memsched.core.origin import Origin
 from memsched.core.sizes import InputError, parse_bytes, parse_share
 from memsched.pytest_plugin import assert_peak
-from memsched.questions import EXIT_ROSE
 from memsched.report.baseline import (
     GraphPeak,
     Peaks,

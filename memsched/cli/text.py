@@ -1,0 +1,43 @@
+"""Text for terminals: tables, exact bytes, one-line messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["byte_count", "one_line", "print_table", "printable"]
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def byte_count(count: int) -> str:
+    """The exact number."""
+    return f"{count:,} bytes"
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal must not be sent (line breaks, escapes, lone surrogates) written out."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def print_table(rows: Sequence[tuple[str, str, str]]) -> None:
+    """Three columns, the last one to the right: by rich when it is installed, else in plain text."""
+    rows = [(printable(first), printable(second), printable(third)) for first, second, third in rows]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        for first, second, third in rows:
+            print(f"{first:<{widths[0]}}  {second:<{widths[1]}}  {third:>{widths[2]}}".rstrip())
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: names in brackets are not markup
+    Console().print(table)
