@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figure import draw_step
-from bench.models import DEMO, MODELS, build
+from bench.models import DEMO, DEMO_MODELS, MODELS, build
 from bench.step import Mode, StepResult, run_workload
 from memsched.core.graphio import atomic_write
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when every model ran, 2 on bad arguments."""
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 170)
-    names = list(MODELS) if options.models == ["all"] else options.models
+    names = list(DEMO_MODELS) if options.models == ["all"] else options.models
     device = _device(options.device)
     fault = _fault(options, device, names)
     if device is None or fault:
@@ -73,8 +73,9 @@ def markdown_table(results: Sequence[StepResult]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.demo", description=(__doc__ or "").split("\n\n")[0])
+    known = f"{', '.join(DEMO_MODELS)}, or all of these, or any other of the registry"
     parser.add_argument("--models", nargs="+", default=list(DEMO), metavar="NAME",
-                        help=f"any of {', '.join(MODELS)}, or all (default: {' '.join(DEMO)})")  # fmt: skip
+                        help=f"{known} (default: {' '.join(DEMO)})")  # fmt: skip
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="cpu", help="auto: cuda where there is one"
     )

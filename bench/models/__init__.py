@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from bench.models.registry import DEMO, MODELS, Workload, build
+from bench.models.policies import POLICIES, Policy, parse_policy
+from bench.models.registry import DEMO, DEMO_MODELS, MODELS, build
+from bench.models.workload import SIZES, Entry, Workload
 
-__all__ = ["DEMO", "MODELS", "Workload", "build"]
+__all__ = [
+    "DEMO",
+    "DEMO_MODELS",
+    "MODELS",
+    "POLICIES",
+    "SIZES",
+    "Entry",
+    "Policy",
+    "Workload",
+    "build",
+    "parse_policy",
+]

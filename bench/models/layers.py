@@ -1,4 +1,4 @@
-"""The layers that the models share: attention, feed-forward, mixture of experts, checkpointing.
+"""The layers that the models share: attention, feed-forward, mixture of experts.
 
 Attention is written out (scores, softmax, product) rather than fused, so that CPU and GPU compile the same graph.
 """
@@ -10,15 +10,8 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Block", "CrossBlock", "FeedForward", "MixtureOfExperts", "SwiGLU", "checkpointed"]
-
-
-def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """`module(*inputs)` under non-reentrant activation checkpointing: recomputed in the backward pass."""
-    result: Tensor = checkpoint(module, *inputs, use_reentrant=False)
-    return result
+__all__ = ["Block", "CrossBlock", "FeedForward", "MixtureOfExperts", "SwiGLU"]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

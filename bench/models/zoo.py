@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from bench.models.layers import Block, FeedForward, checkpointed
+from bench.models.layers import Block, FeedForward
+from bench.models.policies import checkpointed
 
 __all__ = ["ZOO", "Example"]
 
