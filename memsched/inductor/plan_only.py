@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,11 +30,11 @@ from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
 
-__all__ = ["plan_only"]
+__all__ = ["StopCompile", "plan_only", "run_uncompiled", "stopped"]
 
 
-class _Planned(Exception):
-    """Raised when the plan of a graph is done."""
+class StopCompile(Exception):
+    """Raised when all that is wanted of a compile is done."""
 
 
 class _StopAfter(SchedulerPass):  # type: ignore[misc]
@@ -45,7 +45,7 @@ class _StopAfter(SchedulerPass):  # type: ignore[misc]
 
     def __call__(self, nodes: list[Any]) -> list[Any]:
         self.inner(nodes)
-        raise _Planned
+        raise StopCompile
 
     def uuid(self) -> str:
         return f"{self.inner.uuid()} and stop"
@@ -64,12 +64,31 @@ def plan_only(
 
     stock: observe what stock Inductor does instead (`ObservingPass`); both are judged by the same memory model.
     """
-    plan = functools.partial(_plan_graph, None if stock else options or BackendOptions(strict=True))
     already = len(reports())
+    run_uncompiled(
+        model, batch, functools.partial(_plan_graph, None if stock else options or BackendOptions(strict=True))
+    )
+    return reports()[already:]
+
+
+def run_uncompiled(
+    model: nn.Module | Callable[..., Any], batch: Sequence[Tensor], compile_graph: Callable[..., None]
+) -> None:
+    """One call `model(*batch)` and its backward, in which the traced graphs run and `compile_graph` only sees them.
+
+    compile_graph(gm, example_inputs, is_backward=..., is_inference=...): is given a copy of each graph that Inductor
+        would compile; it may change it.
+    """
+
+    def compiler(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kind: bool) -> Any:
+        # Inductor changes the graph that it is given.  Tensors are shared: copies made here would be fake ones.
+        compile_graph(torch.fx.GraphModule(gm, copy.deepcopy(gm.graph)), example_inputs, **kind)
+        return make_boxed_func(gm.forward)
+
     backend = aot_autograd(
-        fw_compiler=plan,
-        bw_compiler=functools.partial(plan, is_backward=True),
-        inference_compiler=functools.partial(plan, is_inference=True),
+        fw_compiler=compiler,
+        bw_compiler=functools.partial(compiler, is_backward=True),
+        inference_compiler=functools.partial(compiler, is_inference=True),
         partition_fn=min_cut_rematerialization_partition,
         decompositions=select_decomp_table(),
         keep_inference_input_mutations=True,
@@ -81,38 +100,35 @@ def plan_only(
     if losses:
         torch.autograd.backward(losses)
     torch._dynamo.reset()
-    return reports()[already:]
 
 
 def _plan_graph(
-    options: BackendOptions | None,
-    gm: torch.fx.GraphModule,
-    example_inputs: Sequence[Any],
-    *,
-    is_backward: bool = False,
-    is_inference: bool = False,
-) -> Any:
-    """A compiler of one graph that plans it, by stock without options, and returns the traced graph itself."""
+    options: BackendOptions | None, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kind: bool
+) -> None:
+    """Plan one graph, by stock without options, and stop."""
     patches: dict[str, Any] = {"_post_fusion_custom_pass": ObservingPass()}
     if options:
         patches = planning_patches(options)
     patches["_post_fusion_custom_pass"] = _StopAfter(patches["_post_fusion_custom_pass"])
     patches["fx_graph_cache"] = False  # nothing is compiled, so nothing may be loaded
     choices = V.set_choices_handler(PlannedChoices(options)) if options else contextlib.nullcontext()
-    # Inductor changes the graph that it is given.  Tensors are shared: copies made here would be fake ones.
-    own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
-    with config.patch(patches), choices:
-        try:
-            compile_fx_inner(own, example_inputs, is_backward=is_backward, is_inference=is_inference)
-        except Exception as error:
-            if not _is_stop(error):
-                raise
-    return make_boxed_func(gm.forward)
+    with config.patch(patches), choices, stopped():
+        compile_fx_inner(gm, example_inputs, **kind)
+
+
+@contextlib.contextmanager
+def stopped() -> Iterator[None]:
+    """Within the context `StopCompile` ends the compile, in whatever Inductor wraps it."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_stop(error):
+            raise
 
 
 def _is_stop(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, _Planned):
+        if isinstance(error, StopCompile):
             return True
         error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
     return False
