@@ -27,7 +27,8 @@ def _declare_show(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from memsched.report.show import Exhibit, check_output, write_exhibit
+    from memsched.report.exhibit import Exhibit
+    from memsched.report.show import check_output, write_exhibit
     from memsched.report.timeline import timeline_of
 
     check_output(arguments.output)
@@ -38,12 +39,13 @@ def _show(arguments: argparse.Namespace) -> int:
         if graph is None:
             raise FormatError("the plan holds no graph, and --graph GRAPH is missing")
         proved, origins = check_plan(graph, plan), plan.embedded_origins()
+        refusals = plan.embedded_refusals()
     except (FormatError, CheckError) as error:
         raise FormatError(f"{arguments.plan}: {error}") from None
     orders = _orders_against(graph, arguments.against) | {f"memsched ({plan.method})": plan.order}
     timelines = [timeline_of(graph, order, title, origins) for title, order in orders.items()]
     bound = None if plan.certificate is None else plan.lower_bound
-    write_exhibit(arguments.output, Exhibit(timelines, bound, plan.certificate, proved))
+    write_exhibit(arguments.output, Exhibit(timelines, bound, plan.certificate, proved, refusals))
     return EXIT_DONE
 
 

@@ -20,13 +20,13 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from memsched.core.graph import MAX_BYTES, Buffer, Graph, GraphError, Op
-from memsched.core.origin import Origin
+from memsched.core.origin import Origin, RefusedFusion
 from memsched.core.result import (
     Certificate,
     CutCertificate,
@@ -248,6 +248,10 @@ class Plan:
         rows = Fields("origins", self._fields.data.get("origins", {})).data
         return {name: origin_from_json(f"origins.{name[:40]!r}", row) for name, row in rows.items()}
 
+    def embedded_refusals(self) -> tuple[RefusedFusion, ...]:
+        """The fusions that were refused for this plan, dearest first, as far as the file tells; raises FormatError."""
+        return tuple(map(_refusal_from_json, self._fields.objects("refusals", optional=True)))
+
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """The plan in a `memsched-plan/1` file; raises FormatError."""
@@ -264,14 +268,20 @@ def plan_to_json(
     *,
     embed_graph: bool = False,
     origins: Mapping[str, Origin] | None = None,
+    refusals: Sequence[RefusedFusion] = (),
 ) -> dict[str, Any]:
-    """`schedule` of `graph` as a `memsched-plan/1` object, for `memsched show` also with the graph and the origins."""
+    """`schedule` of `graph` as a `memsched-plan/1` object.
+
+    For `memsched show` also the graph, where its buffers come from, and the fusions that were refused.
+    """
     certificate = None
     if schedule.certificate is not None:
         certificate = {"kind": _KINDS[type(schedule.certificate)], **asdict(schedule.certificate)}
     embedded: dict[str, Any] = {"graph": graph_to_json(graph)} if embed_graph else {}
     if origins:
         embedded["origins"] = {name: _origin_to_json(origin) for name, origin in origins.items()}
+    if refusals:
+        embedded["refusals"] = [asdict(refusal) for refusal in refusals]
     return {
         "format": PLAN_FORMAT,
         "name": graph.name,
@@ -300,6 +310,12 @@ def origin_from_json(where: str, data: object) -> Origin:
     fields = Fields(where, data)
     texts = {key: fields.text(key, "") for key in Origin.__slots__ if key != "shape"}
     return Origin(shape=fields.integers("shape"), **texts)
+
+
+def _refusal_from_json(fields: Fields) -> RefusedFusion:
+    """A refused fusion; figures that an older file does not have are 0."""
+    more = {key: fields.integer(key, 0) for key in RefusedFusion.__slots__ if key not in ("ops", "other", "price")}
+    return RefusedFusion(fields.texts("ops"), fields.texts("other"), fields.integer("price"), **more)
 
 
 _STATUSES = tuple(status.value for status in Status)
@@ -407,8 +423,8 @@ class Fields:
             raise self._wrong(key, "an object", value)
         return {name: self._integer(f"{key}.{name}", number) for name, number in value.items()}
 
-    def objects(self, key: str) -> Iterator[Fields]:
-        for at, value in enumerate(self._list(key, required=True)):
+    def objects(self, key: str, optional: bool = False) -> Iterator[Fields]:
+        for at, value in enumerate(self._list(key, required=not optional)):
             yield Fields(self._path(f"{key}[{at}]"), value)
 
     def _rows(self, key: str, width: int) -> list[list[int]]:

@@ -8,15 +8,16 @@ for report in memsched.reports():
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from memsched.core.graph import Graph
 from memsched.core.origin import Origin, RefusedFusion
 from memsched.core.result import Schedule
 
-__all__ = ["GraphReport", "add_report", "counters", "reports", "reset"]
+__all__ = ["GraphReport", "add_report", "await_signature", "counters", "reports", "reset", "restore_report"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class GraphReport:
     fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
     refusals: those fusions, dearest first; origins: what is known about each buffer, by name.
     fallback: why this graph was left to stock, or "".
+    cached: the graph came out of Inductor's cache: planned by another process, or before; its graph, order, origins and
+        refusals are not known here.
     """
 
     name: str
@@ -51,6 +54,7 @@ class GraphReport:
     fusions_refused: int = 0
     fallback: str = ""
     note: str = ""
+    cached: bool = False
     refusals: tuple[RefusedFusion, ...] = field(default=(), repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
     graph: Graph | None = field(default=None, repr=False, compare=False)
@@ -69,7 +73,8 @@ class GraphReport:
             f"{self.name}: {self.ops} ops, peak {self.peak / mib:.2f} MiB "
             f"(the best of stock's orders {self.stock_peak / mib:.2f}), "
             f"bound {self.lower_bound / mib:.2f}, gap {self.gap:.1%}, {self.status} by {self.method}, "
-            f"{self.fusions_refused} fusions refused, {self.seconds:.2f} s"
+            f"{self.fusions_refused} fusions refused, "
+            + ("planned before, from Inductor's cache" if self.cached else f"{self.seconds:.2f} s")
         )
 
 
@@ -77,6 +82,9 @@ counters: dict[str, int] = {}
 """How often each kind of fallback happened in this process, by its cause."""
 
 _reports: list[GraphReport] = []
+
+_awaited: set[str] = set()
+"""Signatures of modules that this process has planned and not yet loaded."""
 
 
 def add_report(report: GraphReport) -> None:
@@ -87,6 +95,24 @@ def add_report(report: GraphReport) -> None:
 def reports() -> list[GraphReport]:
     """One report per compiled graph since the start or the last `reset`, newest last."""
     return list(_reports)
+
+
+def await_signature(text: str) -> None:
+    """Expect `restore_report(text)` from a module that this process planned, and whose report it has."""
+    _awaited.add(text)
+
+
+def restore_report(text: str) -> None:
+    """What a generated module calls when it is loaded; it adds the report, unless the module is planned right now.
+
+    text: `GraphReport.to_json` as JSON, without what a cache does not keep.
+    """
+    if text in _awaited:
+        _awaited.remove(text)
+        return
+    told = json.loads(text)
+    known = {field.name for field in fields(GraphReport)} - {"refusals", "cached"}
+    add_report(GraphReport(**{key: value for key, value in told.items() if key in known}, cached=True))
 
 
 def reset() -> None:

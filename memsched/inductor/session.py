@@ -28,12 +28,13 @@ from memsched.core.check import check_order
 from memsched.core.graph import Graph
 from memsched.core.origin import RefusedFusion
 from memsched.core.peak import peak_bytes
-from memsched.core.report import GraphReport, add_report, counters
+from memsched.core.report import GraphReport, counters
 from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
 from memsched.inductor.extract import ExtractionError, extract_graph, without_kernel_local_buffers
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.origins import origins_of
+from memsched.inductor.publish import publish
 from memsched.search.budget import UNITS_PER_SECOND
 from memsched.search.heuristics import priority_order, stock_orders
 from memsched.search.solver import solve
@@ -217,8 +218,7 @@ class PlanningSession:
             graph=graph,
             schedule=schedule,
         )
-        add_report(report)
-        log.info("memsched: %s", report)
+        publish(report)
 
     def _refusals(self) -> tuple[RefusedFusion, ...]:
         """The refusals that stand at the end, by the names of the ops."""
@@ -231,7 +231,7 @@ class PlanningSession:
         )
 
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
-        add_report(
+        publish(
             GraphReport(
                 name=self.name,
                 kind=self.kind,

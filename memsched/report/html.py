@@ -1,11 +1,11 @@
-"""A plan as one HTML file that needs no network: memory over time, the order, the proof.
+"""Plans as one HTML file that needs no network: memory over time, the order, the proof, of one graph or several.
 
-    ┌ stock (incoming) ──────────────┐   one or two orders of the same graph, stacked by buffer, the same scale
-    │        ▄▄██▄▄   ▂▂             │
-    │  ▂▂▄▄████████████████▄▄▂▂      │   - - - the lower bound that holds for every order
-    └────────────────────────────────┘
+    ┌ stock ─────────────────────────┐   the orders of one compiled graph, stacked by buffer, at the same scale,
+    │        ▄▄██▄▄   ▂▂             │   each with the outline of the other
+    │  ▂▂▄▄████████████████▄▄▂▂      │
+    └────────────────────────────────┘   - - - the lower bound that holds for every order of these kernels
     ┌ memsched ──────────────────────┐
-    │  ▂▂▄▄▄▄██▄▄▄▄▄▄▄▄▄▄▂▂          │
+    │  ▂▂▄▄▄▄██▄▄▄▄▄▄▄▄▄▄▂▂          │   and what the allocator held while it ran, if somebody measured it
     └────────────────────────────────┘
 
 The file is a frame, a style sheet and a script (`memsched.report.page`) and one JSON object.  Names in a graph are
@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from memsched.core.graph import Graph
+from memsched.core.graph import Buffer
 from memsched.core.origin import Origin, RefusedFusion
-from memsched.core.result import Certificate
+from memsched.report.exhibit import Exhibit, MeasuredCurve
 from memsched.report.page import FRAME, SCRIPT, STYLE
 from memsched.report.timeline import Timeline
 from memsched.report.words import certificate_words, clipped, format_bytes, gap_words, type_of
@@ -35,48 +35,81 @@ __all__ = ["page_data", "render_html"]
 _NAME_LENGTH = 120
 _SOURCE_LENGTH = 200
 _REFUSALS_SHOWN = 50
+_MEASURED_LEGEND = '\n<span class="swatch measured"></span>measured'
 
 
-def render_html(
-    timelines: Sequence[Timeline],
-    lower_bound: int | None = None,
-    certificate: Certificate | None = None,
-    proved: bool = False,
-    refusals: Sequence[RefusedFusion] = (),
-) -> str:
-    """The page for one or two orders of the same graph, the one that was chosen last.
+def render_html(exhibits: Sequence[Exhibit], title: str = "", about: str = "") -> str:
+    """The page of the compiled graphs in `exhibits`, of which the reader looks at one at a time.
 
-    lower_bound: bytes that every order needs; proved: whether `certificate` could be followed by `memsched.core.check`.
-    Raises ValueError when the orders are of different graphs.
+    title: in place of the name of the first graph; about: markup above the graphs, escaped by whoever made it.
     """
-    chosen = timelines[-1]
-    if any(timeline.graph is not chosen.graph for timeline in timelines):
-        raise ValueError("the orders on one page must be of the same graph")
-    peak = chosen.profile.peak
-    proof = (certificate_words(chosen.graph, certificate, proved), gap_words(peak, lower_bound))
+    title = title or exhibits[-1].timelines[-1].graph.name or "a graph"
     return FRAME.format(
-        title=escape(f"memsched: {clipped(_printable(chosen.graph.name) or 'a graph', _SOURCE_LENGTH)}"),
-        subtitle=escape(_subtitle(chosen.graph)),
-        cards="".join(_cards(timelines, lower_bound)),
-        proof="".join(f"<p>{escape(_printable(words))}</p>" for words in proof),
-        refusals=_refusals(refusals),
+        title=escape(f"memsched: {clipped(_printable(title), _SOURCE_LENGTH)}"),
+        subtitle=escape(_subtitle(exhibits)),
+        about=about,
+        cards=_each(exhibits, lambda exhibit: f'<dl class="cards">{"".join(_cards(exhibit))}</dl>'),
+        measured_legend=_MEASURED_LEGEND if any(exhibit.measured for exhibit in exhibits) else "",
+        proofs=_each(exhibits, _proof),
+        refusals=_each(exhibits, lambda exhibit: _refusals(exhibit.refusals)),
         style=STYLE,
         script=SCRIPT,
         style_hash=_hash(STYLE),
         script_hash=_hash(SCRIPT),
-        data=_inert(page_data(timelines, lower_bound)),
+        data=_inert(page_data(exhibits)),
     )
 
 
-def page_data(timelines: Sequence[Timeline], lower_bound: int | None) -> dict[str, Any]:
-    """What the script draws, by columns; repeated texts are numbers into `strings`."""
-    graph, strings = timelines[-1].graph, _Strings()
-    origins = [timelines[-1].origins.get(buffer.name, Origin()) for buffer in graph.buffers]
+def _each(exhibits: Sequence[Exhibit], render: Callable[[Exhibit], str]) -> str:
+    """One element for each graph; the script hides all but one, without it they follow each other."""
+    return "".join(f'<div data-part="{part}">{render(exhibit)}</div>' for part, exhibit in enumerate(exhibits))
+
+
+def page_data(exhibits: Sequence[Exhibit]) -> dict[str, Any]:
+    """What the script draws, by columns; repeated texts are numbers into `strings`, orders of one graph share it."""
+    strings, graphs = _Strings(), _Graphs()
+    parts = [
+        {
+            "name": _printable(exhibit.timelines[-1].graph.name) or f"graph {number}",
+            "bound": exhibit.lower_bound,
+            "plans": [
+                _plan(timeline, graphs.index(timeline), exhibit.measured if timeline is exhibit.timelines[-1] else None)
+                for timeline in exhibit.timelines
+            ],
+        }
+        for number, exhibit in enumerate(exhibits)
+    ]
+    return {
+        "graphs": [_graph(timeline, strings) for timeline in graphs.timelines],
+        "parts": parts,
+        "strings": strings.texts,
+    }
+
+
+class _Graphs:
+    """The graphs of the timelines, each once, by identity, with the first timeline that has it."""
+
+    def __init__(self) -> None:
+        self.timelines: list[Timeline] = []
+
+    def index(self, timeline: Timeline) -> int:
+        known = [other.graph is timeline.graph and other.origins == timeline.origins for other in self.timelines]
+        if True not in known:
+            self.timelines.append(timeline)
+            known.append(True)
+        return known.index(True)
+
+
+def _graph(timeline: Timeline, strings: _Strings) -> dict[str, Any]:
+    graph = timeline.graph
+    origins = [timeline.origins.get(buffer.name, Origin()) for buffer in graph.buffers]
+    pairs = list(zip(graph.buffers, origins, strict=True))
     buffers: dict[str, Any] = {
         "name": [clipped(_printable(buffer.name), _NAME_LENGTH) for buffer in graph.buffers],
         "size": [buffer.size for buffer in graph.buffers],
         "producer": [-1 if buffer.producer is None else buffer.producer for buffer in graph.buffers],
         "class": [1 if buffer.kept else 0 if buffer.producer is None else 2 for buffer in graph.buffers],
+        "role": [strings.index(_role(buffer, origin)) for buffer, origin in pairs],
     }
     if any(origin != Origin() for origin in origins):
         columns: tuple[tuple[str, Callable[[Origin], str]], ...] = (
@@ -92,12 +125,19 @@ def page_data(timelines: Sequence[Timeline], lower_bound: int | None) -> dict[st
         "workspace": [op.workspace for op in graph.ops],
         "outputs": [list(outputs) for outputs in graph.outputs_of],
     }
-    plans = [_plan(timeline) for timeline in timelines]
-    return {"ops": ops, "buffers": buffers, "plans": plans, "bound": lower_bound, "strings": strings.texts}
+    return {"ops": ops, "buffers": buffers}
 
 
-def _plan(timeline: Timeline) -> dict[str, Any]:
-    return {
+def _role(buffer: Buffer, origin: Origin) -> str:
+    """What the buffer is to the caller of the graph; empty for what the graph alone reads."""
+    if buffer.producer is None:
+        return f"{origin.role or 'input'}, held by the caller" if buffer.kept else origin.role or "input"
+    return origin.role or ("graph output" if buffer.kept else "")
+
+
+def _plan(timeline: Timeline, graph: int, measured: MeasuredCurve | None) -> dict[str, Any]:
+    plan: dict[str, Any] = {
+        "graph": graph,
         "title": _printable(timeline.title),
         "order": list(timeline.order),
         "first": [lifetime.first for lifetime in timeline.lifetimes],
@@ -108,6 +148,10 @@ def _plan(timeline: Timeline) -> dict[str, Any]:
         "peak": timeline.profile.peak,
         "peakStep": timeline.profile.peak_step,
     }
+    if measured is not None:
+        places = [round(place, 3) for place in measured.places]
+        plan["measured"] = {"at": places, "bytes": list(measured.levels), "peak": measured.peak}
+    return plan
 
 
 class _Strings:
@@ -125,29 +169,49 @@ class _Strings:
         return self._index_of[text]
 
 
-def _subtitle(graph: Graph) -> str:
+def _subtitle(exhibits: Sequence[Exhibit]) -> str:
+    graphs = [exhibit.timelines[-1].graph for exhibit in exhibits]
+    count = f"{len(graphs)} graphs, " if len(graphs) > 1 else ""
+    sizes = (sum(len(graph.ops) for graph in graphs), sum(len(graph.buffers) for graph in graphs))
     facts = (
-        f"{len(graph.ops):,} ops, {len(graph.buffers):,} buffers",
-        graph.stage and f"{graph.stage} scheduler nodes",
-        graph.device and f"lowered for {graph.device}",
-        graph.torch and f"torch {graph.torch}",
+        f"{count}{sizes[0]:,} ops, {sizes[1]:,} buffers",
+        graphs[-1].stage and f"{graphs[-1].stage} scheduler nodes",
+        graphs[-1].device and f"lowered for {graphs[-1].device}",
+        graphs[-1].torch and f"torch {graphs[-1].torch}",
+        *dict.fromkeys(exhibit.measured.source for exhibit in exhibits if exhibit.measured),
     )
-    return _printable(" · ".join(filter(None, facts)) + " · bytes are predicted by the memory model, not measured")
+    stacked = "stacked bytes are predicted by the memory model"
+    if not any(exhibit.measured for exhibit in exhibits):
+        stacked += ", not measured"
+    return _printable(" · ".join(filter(None, facts)) + f" · {stacked}")
 
 
-def _cards(timelines: Sequence[Timeline], lower_bound: int | None) -> list[str]:
-    chosen, peak = timelines[-1], timelines[-1].profile.peak
+def _proof(exhibit: Exhibit) -> str:
+    chosen = exhibit.timelines[-1]
+    words = (
+        certificate_words(chosen.graph, exhibit.certificate, exhibit.proved),
+        gap_words(chosen.profile.peak, exhibit.lower_bound),
+    )
+    return "".join(f"<p>{escape(_printable(each))}</p>" for each in words)
+
+
+def _cards(exhibit: Exhibit) -> list[str]:
+    chosen, peak = exhibit.timelines[-1], exhibit.timelines[-1].profile.peak
     cards = []
-    for other in timelines[:-1]:
+    for other in exhibit.timelines[:-1]:
         before = other.profile.peak
         change = f"{peak / before - 1:+.1%} with {chosen.title}" if before else ""
         cards.append(_card(f"peak, {other.title}", format_bytes(before), change))
     step = chosen.profile.peak_step
     name = clipped(chosen.graph.ops[chosen.order[step]].name, 40)
     cards.append(_card(f"peak, {chosen.title}", format_bytes(peak), f"step {step}, {name}"))
-    if lower_bound:
-        gap = "met: no order needs less" if peak == lower_bound else f"gap {peak / lower_bound - 1:.2%}"
-        cards.append(_card("lower bound of every order", format_bytes(lower_bound), gap))
+    if exhibit.measured:
+        error = f"{exhibit.measured.peak / peak - 1:+.1%} of the prediction" if peak else ""
+        cards.append(_card("peak, measured", format_bytes(exhibit.measured.peak), error))
+    if exhibit.lower_bound:
+        met = peak == exhibit.lower_bound
+        gap = "met: no order needs less" if met else f"gap {peak / exhibit.lower_bound - 1:.2%}"
+        cards.append(_card("lower bound of every order", format_bytes(exhibit.lower_bound), gap))
     ends = f"end {format_bytes(chosen.graph.end_bytes)}"
     return [*cards, _card("live at the start", format_bytes(chosen.graph.start_bytes), ends)]
 
@@ -171,7 +235,7 @@ def _refusals(refusals: Sequence[RefusedFusion]) -> str:
         '<tr><th scope="col">kernel</th><th scope="col">other</th><th scope="col" class="number">over budget</th></tr>'
     )
     return (
-        f'<section aria-labelledby="refusals-heading"><h2 id="refusals-heading">Fusions refused: {len(refusals)}</h2>'
+        f'<section aria-label="fusions"><h2>Fusions refused: {len(refusals)}</h2>'
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>{more}</section>'
     )
 

@@ -31,13 +31,16 @@ style-src '{style_hash}'">
 <p class="muted">{subtitle}</p>
 </header>
 <main>
-<dl class="cards">{cards}</dl>
+{about}
+<p class="controls" id="parts" hidden><label>Graph <select id="part"></select></label></p>
+{cards}
 <section aria-labelledby="memory-heading">
 <h2 id="memory-heading">Memory over time</h2>
 <p class="legend" aria-hidden="true"><span class="swatch given"></span>inputs, freed after their last reader
 <span class="swatch held"></span>kept: outputs, and inputs that the caller holds
 <span class="swatch passing"></span>temporary <span class="swatch scratch"></span>workspace
-<span class="swatch chosen"></span>selected buffer <span class="swatch bound"></span>lower bound</p>
+<span class="swatch chosen"></span>selected buffer <span class="swatch bound"></span>lower bound
+<span class="swatch other"></span>the other plan{measured_legend}</p>
 <div id="charts"></div>
 <p class="muted">Wheel or <kbd>+</kbd> <kbd>−</kbd>: zoom. Drag or <kbd>Shift</kbd>+<kbd>←</kbd> <kbd>→</kbd>: pan.
 <kbd>←</kbd> <kbd>→</kbd>: step. <kbd>↑</kbd> <kbd>↓</kbd>: next buffer of the step. <kbd>P</kbd>: peak.
@@ -60,7 +63,7 @@ style-src '{style_hash}'">
 </section>
 <section aria-labelledby="proof-heading">
 <h2 id="proof-heading">What is proved</h2>
-{proof}
+{proofs}
 </section>
 {refusals}
 </main>
@@ -74,10 +77,10 @@ style-src '{style_hash}'">
 STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --panel: #f4f5f7; --ink: #1b1f24; --muted: #5b6470;
   --line: #d5d9df; --accent: #0b62c4; --given: #4f83b8; --held: #4a9a72; --passing: #d08a3c; --scratch: #8c8f96;
-  --chosen: #c2187a; --bound: #b3261e; }
+  --chosen: #c2187a; --bound: #b3261e; --other: #1b1f24; --measured: #7a1fd1; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14171b; --panel: #1d2127; --ink: #e6e9ee; --muted: #9aa4b1;
   --line: #353b45; --accent: #6fb1ff; --given: #5b8fc4; --held: #4f9d77; --passing: #c98640; --scratch: #747a84;
-  --chosen: #ff5cb8; --bound: #ff8a80; } }
+  --chosen: #ff5cb8; --bound: #ff8a80; --other: #ffffff; --measured: #d4a5ff; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1500px; padding: 16px 24px 48px; background: var(--ground); color: var(--ink);
   font: 14px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
@@ -93,7 +96,9 @@ dd small { font-size: 12px; color: var(--muted); display: block; }
 .legend .swatch:first-child { margin-left: 0; }
 .given { background: var(--given); } .held { background: var(--held); } .passing { background: var(--passing); }
 .scratch { background: var(--scratch); } .chosen { background: var(--chosen); }
-.bound { height: 0; border-top: 2px dashed var(--bound); width: 16px; border-radius: 0; vertical-align: 4px; }
+.bound, .other, .measured { height: 0; width: 16px; border-radius: 0; vertical-align: 4px; }
+.bound { border-top: 2px dashed var(--bound); } .other { border-top: 2px solid var(--other); }
+.measured { border-top: 2px solid var(--measured); }
 figure { margin: 8px 0 12px; } figcaption { font-weight: 600; }
 canvas { display: block; width: 100%; height: 260px; cursor: crosshair; touch-action: pan-y; border-radius: 4px; }
 canvas:focus-visible, #order:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }

@@ -6,7 +6,8 @@ The script reads one JSON object, and writes names only as text, never as markup
 
 so that a peak is never lost between two columns.  The buffers that live in each block of 64 steps are listed once, in
 the order in which they are stacked; a column goes through the list of its block, so that a redraw costs columns x
-live buffers, whatever the zoom.  Pixels are written into one image rather than drawn as shapes.
+live buffers, whatever the zoom.  Pixels are written into one image rather than drawn as shapes.  Over it lie, as lines,
+the other plans of the same part, what was measured, and the bound.
 """
 
 from __future__ import annotations
@@ -16,18 +17,29 @@ __all__ = ["CHART"]
 CHART = r"""
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const { ops, buffers, plans, bound, strings } = data;
-const stepCount = plans[0].order.length;
-const sizes = Float64Array.from(buffers.size);
-const highest = Math.max(bound || 0, ...plans.map(plan => plan.peak)) || 1;
+const { graphs, parts, strings } = data;
 const SHOWN_AT_FIRST = 12, ROW = 26, ROWS_AROUND = 12;
 const PAD = { left: 76, right: 12, top: 20, bottom: 24 };
 const byId = id => document.getElementById(id);
 
-// ---- state: steps in view, the step looked at in one plan, the selected buffer (-1: none)
-const view = { from: 0, to: stepCount };
-const cursor = { plan: plans.length - 1, step: plans[plans.length - 1].peakStep };
-let selected = -1, showAll = false, redrawAsked = false, charts = [];
+// ---- state: the part that is shown, steps in view, the step looked at in one plan, the selected buffer (-1: none)
+// Plans of a part may be of different graphs.  The view counts steps of the last plan; `scale` makes steps of another
+// plan comparable: both axes show the same share of the order.
+let plans = [], bound = null, stepCount = 1, highest = 1;
+let selected = -1, selectedGraph = -1, showAll = false, redrawAsked = false, charts = [];
+const view = { from: 0, to: 1 }, cursor = { plan: 0, step: 0 };
+for (const graph of graphs) graph.sizes = Float64Array.from(graph.buffers.size);
+for (const part of parts) for (const plan of part.plans) {
+  plan.ops = graphs[plan.graph].ops;
+  plan.buffers = graphs[plan.graph].buffers;
+  plan.count = plan.order.length;
+}
+const scaleOf = plan => stepCount / plans[plan].count;
+const selectedIn = plan => plans[plan].graph === selectedGraph ? selected : -1;
+function select(plan, buffer) {
+  selected = buffer === selectedIn(plan) ? -1 : buffer;
+  selectedGraph = plans[plan].graph;
+}
 
 // ---- words
 function bytes(count) {
@@ -37,30 +49,51 @@ function bytes(count) {
   return unit ? count.toFixed(2) + " " + units[unit] : count + " bytes";
 }
 const opOf = (plan, step) => plans[plan].order[step];
-const kindOf = op => strings[ops.kind[op]];
-const text = (column, buffer) => buffers[column] ? strings[buffers[column][buffer]] : "";
-function maker(buffer) {
-  const op = buffers.producer[buffer];
-  return op < 0 ? "input of the graph" : ops.name[op];
+const kindOf = (plan, op) => strings[plans[plan].ops.kind[op]];
+function text(plan, column, buffer) {
+  const known = plans[plan].buffers[column];
+  return known ? strings[known[buffer]] : "";
+}
+function maker(plan, buffer) {
+  const op = plans[plan].buffers.producer[buffer];
+  return op < 0 ? "input of the graph" : plans[plan].ops.name[op];
 }
 function lifetime(plan, buffer) {
   const first = plans[plan].first[buffer], last = plans[plan].last[buffer];
-  return (first < 0 ? "start" : "step " + first) + " to " + (last >= stepCount ? "end" : "step " + last);
+  return (first < 0 ? "start" : "step " + first) + " to " + (last >= plans[plan].count ? "end" : "step " + last);
 }
 function sourceOfStep(plan, step) {
+  const { ops, buffers } = plans[plan];
   let largest = -1;
   for (const buffer of ops.outputs[opOf(plan, step)])
     if (largest < 0 || buffers.size[buffer] > buffers.size[largest]) largest = buffer;
-  return largest < 0 ? "" : text("source", largest);
+  return largest < 0 ? "" : text(plan, "source", largest);
 }
 function liveAt(plan, step) {
-  const { first, last } = plans[plan], live = [];
+  const { first, last, buffers } = plans[plan], live = [];
   for (let buffer = 0; buffer < first.length; buffer++)
     if (first[buffer] <= step && step <= last[buffer]) live.push(buffer);
   return live.sort((a, b) => buffers.size[b] - buffers.size[a] || a - b);
 }
 const allocated = (plan, step) =>
   plans[plan].peaks[step] - (step ? plans[plan].levels[step - 1] : plans[plan].start);
+// The most that was measured while a step ran, -1 where nothing was: samples are sorted by their place.
+function measuredAt(plan, step) {
+  const { measured } = plans[plan];
+  let most = -1;
+  if (measured)
+    for (let at = firstAt(measured.at, step); at < measured.at.length && measured.at[at] < step + 1; at++)
+      most = Math.max(most, measured.bytes[at]);
+  return most;
+}
+function firstAt(places, place) {
+  let low = 0, high = places.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (places[middle] < place) low = middle + 1; else high = middle;
+  }
+  return low;
+}
 const freed = (plan, step) => plans[plan].peaks[step] - plans[plan].levels[step];
 
 // ---- elements: everything that comes from a graph goes through textContent
@@ -93,9 +126,10 @@ function readColours() {
   const shades = [0.82, 1.0, 0.9, 1.1, 0.96].map(factor => CLASSES.map(name => packed(named(name), factor)));
   colours = { ink: named("ink"), muted: named("muted"), line: named("line"), bound: named("bound"),
     accent: named("accent"), ground: packed(named("ground"), 1), scratch: packed(named("scratch"), 1),
-    chosen: packed(named("chosen"), 1),
-    fill: Uint32Array.from(buffers.class, (kind, buffer) => shades[buffer % shades.length][kind]),
+    chosen: packed(named("chosen"), 1), other: named("other"), measured: named("measured"),
     edge: CLASSES.map(name => packed(named(name), 0.55)) };
+  for (const graph of graphs)
+    graph.fill = Uint32Array.from(graph.buffers.class, (kind, buffer) => shades[buffer % shades.length][kind]);
 }
 
 // ---- a chart
@@ -103,12 +137,13 @@ function readColours() {
 // Returns for each block of BLOCK steps the buffers that live in it, in this order.
 const BLOCK = 64;
 function stackedByBlock(plan) {
-  const { first, last } = plans[plan], blocks = Array.from({ length: Math.ceil(stepCount / BLOCK) }, () => []);
+  const { first, last, buffers, count } = plans[plan];
+  const blocks = Array.from({ length: Math.ceil(count / BLOCK) }, () => []);
   const stack = [...first.keys()].sort((a, b) =>
     buffers.class[a] - buffers.class[b] || first[a] - first[b] || a - b);
   for (const buffer of stack) {
     if (!buffers.size[buffer]) continue;
-    const end = Math.floor(Math.min(last[buffer], stepCount - 1) / BLOCK);
+    const end = Math.floor(Math.min(last[buffer], count - 1) / BLOCK);
     for (let block = Math.floor(Math.max(0, first[buffer]) / BLOCK); block <= end; block++) blocks[block].push(buffer);
   }
   return blocks.map(block => Int32Array.from(block));
@@ -133,23 +168,24 @@ class Chart {
   }
   get width() { return Math.max(1, this.canvas.clientWidth - PAD.left - PAD.right); }
   get height() { return Math.max(1, this.canvas.clientHeight - PAD.top - PAD.bottom); }
-  x(step) { return PAD.left + (step - view.from) / (view.to - view.from) * this.width; }
+  x(step) { return PAD.left + (step * scaleOf(this.plan) - view.from) / (view.to - view.from) * this.width; }
   y(count) { return PAD.top + this.height * (1 - count / (highest * 1.04)); }
   stepAt(x) {
-    const step = Math.floor(view.from + (x - PAD.left) / this.width * (view.to - view.from));
-    return Math.max(0, Math.min(stepCount - 1, step));
+    const place = view.from + (x - PAD.left) / this.width * (view.to - view.from);
+    return Math.max(0, Math.min(plans[this.plan].count - 1, Math.floor(place / scaleOf(this.plan))));
   }
   // The step that is drawn in the pixels [x, x + width): the highest of those that fall into them.
   highestStep(x, width) {
-    const { peaks } = plans[this.plan], scale = (view.to - view.from) / this.width;
-    const begin = Math.max(0, Math.floor(view.from + (x - PAD.left) * scale));
-    const end = Math.min(stepCount, Math.max(begin + 1, Math.ceil(view.from + (x - PAD.left + width) * scale)));
-    let best = Math.min(begin, stepCount - 1);
+    const { peaks, count } = plans[this.plan], own = scaleOf(this.plan);
+    const scale = (view.to - view.from) / this.width / own, from = view.from / own;
+    const begin = Math.max(0, Math.floor(from + (x - PAD.left) * scale));
+    const end = Math.min(count, Math.max(begin + 1, Math.ceil(from + (x - PAD.left + width) * scale)));
+    let best = Math.min(begin, count - 1);
     for (let step = begin; step < end; step++) if (peaks[step] > peaks[best]) best = step;
     return best;
   }
   bufferAt(x, y) {
-    const { first, last } = this, step = this.highestStep(x, 1);
+    const { first, last } = this, { buffers } = plans[this.plan], step = this.highestStep(x, 1);
     const target = (PAD.top + this.height - y) / this.height * highest * 1.04;
     let below = 0;
     for (const buffer of this.blocks[Math.floor(step / BLOCK)]) {
@@ -168,6 +204,8 @@ class Chart {
     pen.scale(ratio, ratio);
     pen.font = "12px system-ui, sans-serif";
     this.drawAxes(pen);
+    this.drawOthers(pen);
+    this.drawMeasured(pen);
     this.drawBound(pen);
     this.drawCursor(pen);
     this.drawPeak(pen);
@@ -187,7 +225,8 @@ class Chart {
   }
   // Bands thinner than a pixel share it; the upper edge of a band that is thick enough is dark.
   paintColumn(pixels, width, height, column, step) {
-    const { first, last } = this, scale = height / (highest * 1.04);
+    const { first, last } = this, scale = height / (highest * 1.04), { graph, buffers } = plans[this.plan];
+    const { sizes, fill } = graphs[graph], picked = selectedIn(this.plan);
     let total = 0, row = height - 1;
     const block = this.blocks[Math.floor(step / BLOCK)];
     for (let at = 0; at < block.length; at++) {
@@ -196,7 +235,7 @@ class Chart {
       total += sizes[buffer];
       const top = Math.round(height - total * scale);
       if (row < top) continue;
-      const thick = row - top >= 3, colour = buffer === selected ? colours.chosen : colours.fill[buffer];
+      const thick = row - top >= 3, colour = buffer === picked ? colours.chosen : fill[buffer];
       for (; row >= top; row--) pixels[row * width + column] = colour;
       if (thick) pixels[top * width + column] = colours.edge[buffers.class[buffer]];
     }
@@ -218,10 +257,47 @@ class Chart {
     }
     pen.textAlign = "center";
     pen.textBaseline = "top";
-    const steps = view.to - view.from, unit = 10 ** Math.floor(Math.log10(steps / 4));
+    const own = scaleOf(this.plan), steps = (view.to - view.from) / own, unit = 10 ** Math.floor(Math.log10(steps / 4));
     const every = Math.max(1, Math.round([1, 2, 5].map(n => n * unit).find(gap => steps / gap <= 12) || 10 * unit));
-    for (let step = Math.ceil(view.from / every) * every; step < view.to; step += every)
+    for (let step = Math.ceil(view.from / own / every) * every; step < view.to / own; step += every)
       pen.fillText(step, Math.min(this.x(step + 0.5), PAD.left + this.width - 12), PAD.top + this.height + 6);
+  }
+  // The other plans of this part, by the highest step of each column of pixels: all in one picture, at one scale.
+  drawOthers(pen) {
+    pen.strokeStyle = colours.other;
+    pen.lineWidth = 1.5;
+    for (const other of charts) {
+      if (other === this) continue;
+      const { peaks } = plans[other.plan];
+      pen.beginPath();
+      for (let x = PAD.left; x < PAD.left + this.width; x++) pen.lineTo(x, this.y(peaks[other.highestStep(x, 1)]));
+      pen.stroke();
+    }
+  }
+  // Samples of what was measured; those that share a column of pixels are drawn as a line from the least to the most.
+  drawMeasured(pen) {
+    const { measured } = plans[this.plan];
+    if (!measured) return;
+    const { at, bytes } = measured, end = PAD.left + this.width, own = scaleOf(this.plan);
+    pen.strokeStyle = colours.measured;
+    pen.lineWidth = 1.5;
+    pen.beginPath();
+    let index = Math.max(0, firstAt(at, view.from / own) - 1);
+    for (; index < at.length; index++) {
+      const column = Math.round(this.x(at[index]));
+      let low = bytes[index], high = bytes[index];
+      while (index + 1 < at.length && Math.round(this.x(at[index + 1])) === column) {
+        index++;
+        low = Math.min(low, bytes[index]);
+        high = Math.max(high, bytes[index]);
+      }
+      const x = Math.max(PAD.left, Math.min(end, column));
+      pen.lineTo(x, this.y(low));
+      pen.lineTo(x, this.y(high));
+      pen.lineTo(x, this.y(bytes[index]));
+      if (column > end) break;
+    }
+    pen.stroke();
   }
   drawBound(pen) {
     if (!bound) return;
@@ -235,9 +311,9 @@ class Chart {
     pen.setLineDash([]);
   }
   drawCursor(pen) {
-    if (cursor.plan !== this.plan || cursor.step + 1 < view.from || cursor.step > view.to) return;
     const left = Math.max(PAD.left, this.x(cursor.step));
     const right = Math.min(PAD.left + this.width, this.x(cursor.step + 1));
+    if (cursor.plan !== this.plan || right < left) return;
     pen.fillStyle = colours.accent;
     pen.globalAlpha = 0.25;
     pen.fillRect(left, PAD.top, Math.max(1, right - left), this.height);
@@ -282,7 +358,7 @@ class Chart {
     canvas.addEventListener("pointerup", event => {
       if (this.drag && !this.drag.moved) {
         const [x, y] = place(event), buffer = this.bufferAt(x, y);
-        selected = buffer === selected ? -1 : buffer;
+        select(this.plan, buffer);
         moveTo(this.plan, this.highestStep(x, 1));
       }
       this.drag = null;
@@ -300,12 +376,13 @@ class Chart {
     const tip = byId("tip");
     tip.hidden = x < PAD.left || x > PAD.left + this.width || y < PAD.top || y > PAD.top + this.height;
     if (tip.hidden) return;
-    const step = this.highestStep(x, 1), buffer = this.bufferAt(x, y);
-    const lines = ["step " + step + ": " + ops.name[opOf(this.plan, step)] + ", " +
-      bytes(plans[this.plan].peaks[step]) + " live"];
+    const { plan } = this, { ops, buffers, peaks } = plans[plan];
+    const step = this.highestStep(x, 1), buffer = this.bufferAt(x, y), measured = measuredAt(plan, step);
+    const lines = ["step " + step + ": " + ops.name[opOf(plan, step)] + ", " + bytes(peaks[step]) + " live" +
+      (measured < 0 ? "" : ", " + bytes(measured) + " measured")];
     if (buffer >= 0) lines.unshift(buffers.name[buffer] + "  " + bytes(buffers.size[buffer]),
-      ...["type", "source", "operator", "module"].map(column => text(column, buffer)).filter(Boolean),
-      "from " + maker(buffer) + ", live " + lifetime(this.plan, buffer));
+      ...["type", "source", "operator", "module", "role"].map(column => text(plan, column, buffer)).filter(Boolean),
+      "from " + maker(plan, buffer) + ", live " + lifetime(plan, buffer));
     tip.replaceChildren(...lines.map((line, at) => element(at || buffer < 0 ? "div" : "strong", line)));
     tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)) + "px";
     tip.style.top = Math.max(4, Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8)) + "px";

@@ -9,33 +9,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from memsched.core.graphio import FormatError, atomic_write
-from memsched.core.origin import RefusedFusion
-from memsched.core.result import Certificate
+from memsched.report.exhibit import Exhibit
 from memsched.report.html import render_html
 from memsched.report.perfetto import render_perfetto
 from memsched.report.snapshot import render_snapshot
 from memsched.report.table import render_csv
-from memsched.report.timeline import Timeline
 
-__all__ = ["FORMATS", "Exhibit", "check_output", "write_exhibit"]
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """What there is to show: one or two orders of the same graph, the chosen one last, and what is proved.
-
-    lower_bound in bytes, None when nothing is known; proved: whether the certificate could be followed.
-    """
-
-    timelines: Sequence[Timeline]
-    lower_bound: int | None = None
-    certificate: Certificate | None = None
-    proved: bool = False
-    refusals: Sequence[RefusedFusion] = ()
+__all__ = ["FORMATS", "check_output", "write_exhibit"]
 
 
 def check_output(path: str) -> None:
@@ -55,9 +38,7 @@ def _suffix(path: str) -> str:
 
 
 def _html(exhibit: Exhibit) -> bytes:
-    shown = exhibit
-    page = render_html(shown.timelines, shown.lower_bound, shown.certificate, shown.proved, shown.refusals)
-    return page.encode("utf-8")
+    return render_html([exhibit]).encode("utf-8")
 
 
 def _snapshot(exhibit: Exhibit) -> bytes:

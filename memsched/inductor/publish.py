@@ -1,0 +1,117 @@
+"""What a plan leaves behind: a report in this process, artefacts for tlparse, and a signature in the generated code.
+
+    V.graph, planned ──┬──> memsched.reports()
+                       ├──> TORCH_TRACE    memsched_plan_backward_0 (json), memsched_report_backward_0 (text)
+                       └──> generated code  # memsched: backward 0: 158 ops, peak ...
+                                            restore_report('{"name": "backward 0", ...}')
+
+A graph that Inductor loads from a cache is not planned again, and no pass runs.  But its generated module is executed,
+whichever cache it came from, and then tells its report itself.  Names, bytes and counts travel that way; the graph,
+the order and the refusals do not.  Where memsched is missing, the code does without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+
+from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+from torch._inductor.virtualized import V
+from torch._logging import trace_structured
+
+from memsched.core.graphio import plan_to_json
+from memsched.core.origin import Origin
+from memsched.core.peak import live_buffers, memory_profile
+from memsched.core.report import GraphReport, add_report, await_signature
+
+__all__ = ["SIGNATURE", "publish"]
+
+log = logging.getLogger("memsched")
+
+SIGNATURE = "# memsched: "
+"""How the line of generated code begins that names the graph, before a colon."""
+
+
+def publish(report: GraphReport) -> None:
+    """Tell everyone about a plan of the graph that Inductor is compiling; what fails here costs no plan."""
+    add_report(report)
+    log.info("memsched: %s", report)
+    try:
+        _trace(report)
+        _sign(report)
+    except Exception as error:
+        log.warning("memsched: %s is not told to everyone (%s: %s)", report.name, type(error).__name__, error)
+
+
+# ---- for tlparse
+
+
+def _trace(report: GraphReport) -> None:
+    """Two artefacts in the structured trace; the payloads are only made when somebody traces."""
+    name = report.name.replace(" ", "_")
+    if report.graph is not None and report.schedule is not None:
+        trace_structured(
+            "artifact",
+            metadata_fn=lambda: {"name": f"memsched_plan_{name}", "encoding": "json"},
+            payload_fn=lambda: json.dumps(plan_of(report)),
+        )
+    trace_structured(
+        "artifact",
+        metadata_fn=lambda: {"name": f"memsched_report_{name}", "encoding": "string"},
+        payload_fn=lambda: "\n".join(_text(report)),
+    )
+
+
+def plan_of(report: GraphReport) -> dict[str, object]:
+    """The plan of a report as `memsched-plan/1`, with its graph, the origins and the refused fusions."""
+    assert report.graph is not None and report.schedule is not None
+    return plan_to_json(
+        report.graph, report.schedule, embed_graph=True, origins=report.origins, refusals=report.refusals
+    )
+
+
+def _text(report: GraphReport) -> Iterator[str]:
+    """The report, what is live at the peak, and the order."""
+    yield str(report)
+    graph, schedule = report.graph, report.schedule
+    if graph is None or schedule is None:
+        return
+    profile = memory_profile(graph, schedule.order)
+    yield f"\nlive at the peak, step {profile.peak_step} ({graph.ops[schedule.order[profile.peak_step]].name}), bytes"
+    live = [graph.buffers[index] for index in live_buffers(graph, schedule.order, profile.peak_step)]
+    for buffer in sorted(live, key=lambda buffer: (-buffer.size, buffer.name)):
+        origin = report.origins.get(buffer.name, Origin())
+        yield f"{buffer.size:>16,}  {buffer.name}  {origin.module}  {origin.source}".rstrip()
+    yield "\nthe order: bytes live while each op runs"
+    for step, op in enumerate(schedule.order):
+        yield f"{profile.step_peaks[step]:>16,}  {step:>5}  {graph.ops[op].name}"
+    if report.refusals:
+        yield "\nrefused fusions: bytes above the plan"
+    for refusal in report.refusals:
+        yield f"{refusal.price:>16,}  {', '.join(refusal.ops)} with {', '.join(refusal.other)}"
+
+
+# ---- for whoever loads the code from a cache
+
+
+def _sign(report: GraphReport) -> None:
+    """Write the report into the head of the module that Inductor is about to generate, if that is Python."""
+    wrapper = V.graph.wrapper_code
+    if type(wrapper) is not PythonWrapperCodegen:
+        return  # C++, or a subgraph inside of another module
+    # The planner takes no time in a process that loads the plan.
+    told = dataclasses.replace(report, seconds=0.0, refusals=())
+    text = json.dumps(told.to_json(), sort_keys=True)
+    await_signature(text)
+    wrapper.header.writelines(
+        [
+            f"{SIGNATURE}{report.name}: peak {report.peak} bytes, bound {report.lower_bound}",
+            "try:",
+            "    from memsched.core.report import restore_report",
+            f"    restore_report({text!r})",
+            "except ImportError:",
+            "    pass",
+        ]
+    )
