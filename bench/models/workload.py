@@ -36,6 +36,7 @@ class Entry:
     small, cpu, cuda: the configuration at each of `SIZES`.
     suites: the suites of the benchmark that it belongs to.
     policy: how it is checkpointed unless a sweep says otherwise.
+    has_blocks: whether a policy that marks blocks finds any.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry:
     cpu: Configuration
     cuda: Configuration
     policy: str = "none"
+    has_blocks: bool = True
 
     @property
     def sizes(self) -> Mapping[str, Configuration]:
