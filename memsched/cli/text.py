@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["byte_count", "one_line", "print_table", "printable"]
+__all__ = ["byte_count", "one_line", "print_columns", "print_table", "printable"]
 
 
 def one_line(error: Exception) -> str:
@@ -41,3 +41,15 @@ def print_table(rows: Sequence[tuple[str, str, str]]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))  # Text: names in brackets are not markup
     Console().print(table)
+
+
+def print_columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """A header and rows of any width in plain columns, cut nowhere; columns `right` are aligned to the right."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    for row in cells:
+        padded = (
+            f"{cell:>{width}}" if column in right else f"{cell:<{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(padded).rstrip())

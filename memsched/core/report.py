@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from memsched.core.graph import Graph
-from memsched.core.origin import Origin, RefusedFusion
+from memsched.core.origin import MadeFusion, Origin, RefusedFusion
 from memsched.core.result import Schedule
 
 __all__ = ["GraphReport", "add_report", "await_signature", "counters", "reports", "reset", "restore_report"]
@@ -31,7 +31,8 @@ class GraphReport:
     lower_bound, gap, status, method: of the order that was chosen, as in `Schedule`.
     kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
     fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
-    refusals: those fusions, dearest first; origins: what is known about each buffer, by name.
+    refusals: those fusions, dearest first; fusions: those that were made, in that order.
+    origins: what is known about each buffer, by name.
     fallback: why this graph was left to stock, or "".
     cached: the graph came out of Inductor's cache: planned by another process, or before; its graph, order, origins and
         refusals are not known here.
@@ -56,13 +57,15 @@ class GraphReport:
     note: str = ""
     cached: bool = False
     refusals: tuple[RefusedFusion, ...] = field(default=(), repr=False)
+    fusions: tuple[MadeFusion, ...] = field(default=(), repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
     graph: Graph | None = field(default=None, repr=False, compare=False)
     schedule: Schedule | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values, without the graph, the schedule and the origins."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("graph", "schedule", "origins")}
+        """The report as plain JSON values, without the graph, the schedule, the origins and the fusions made."""
+        left_out = ("graph", "schedule", "origins", "fusions")
+        plain = {key: value for key, value in vars(self).items() if key not in left_out}
         return plain | {"refusals": [asdict(refusal) for refusal in self.refusals]}
 
     def __str__(self) -> str:

@@ -63,13 +63,9 @@ class Groups:
         self._readers = [set(buffer.consumers) for buffer in graph.buffers]
         self._kept = [buffer.kept for buffer in graph.buffers]
         self._size = [buffer.size for buffer in graph.buffers]
-        self._label = {op: at for at, op in enumerate(order)}
-        self._next = dict(zip(order, [*order[1:], _END], strict=True))
-        self._previous = dict(zip(order, [_END, *order[:-1]], strict=True))
-        self._first = order[0]
         self._level: dict[int, int] = {}
         self._step_peak: dict[int, int] = {}
-        self._replay(list(order), graph.start_bytes)
+        self.reorder(list(order))
 
     def order(self) -> list[int]:
         """The groups in their present order."""
@@ -107,6 +103,46 @@ class Groups:
             found.append((max(steps), sum(steps), sequence))
         found.sort(key=lambda item: item[:2])
         return [Placement(first, second, tuple(sequence), peak, before) for peak, _, sequence in found]
+
+    def traffic(self, group: int, other: int) -> int:
+        """Bytes that fusing the two groups need no longer be moved: each kernel is taken to move whole buffers.
+
+        What both read is read once; what one hands to the other is not read, nor written when nobody else needs it.
+        """
+        pair = {group, other}
+        shared = set(self._inputs[group]).intersection(self._inputs[other])
+        saved = sum(self._size[buffer] for buffer in shared if self._producer[buffer] not in pair)
+        for producer, reader in ((group, other), (other, group)):
+            for buffer in self._outputs[producer]:
+                if reader in self._readers[buffer]:
+                    local = self._readers[buffer] <= pair and not self._kept[buffer]
+                    saved += self._size[buffer] * (2 if local else 1)
+        return saved
+
+    def peak_after(self, placement: Placement) -> int:
+        """The peak of the whole order once `placement` is carried out; bytes."""
+        if placement.peak_before < self.peak():  # the largest step is outside the window
+            return max(self.peak(), placement.peak)
+        window = {*placement.sequence, placement.second}
+        outside = max((peak for group, peak in self._step_peak.items() if group not in window), default=0)
+        return max(self.graph.start_bytes, outside, placement.peak)
+
+    def order_after(self, placement: Placement) -> list[int]:
+        """The groups in their order once `placement` is carried out; `first` stands for the fused group."""
+        order = self.order()
+        at = order.index(placement.first)
+        order[at : at + len(placement.sequence) + 1] = placement.sequence
+        return order
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """Take `order`, a legal order of the groups, for the present one."""
+        self._label = {group: at for at, group in enumerate(order)}
+        self._next = dict(zip(order, [*order[1:], _END], strict=True))
+        self._previous = dict(zip(order, [_END, *order[:-1]], strict=True))
+        self._first = order[0]
+        self._replay(order, self.graph.start_bytes)
+        self.visited += len(order)
+        self.version += 1
 
     def fuse(self, placement: Placement) -> int:
         """Contract the two groups of `placement` and put the window in its order; returns the fused group."""

@@ -10,32 +10,42 @@ and refuses a fusion after which that order would need more than the *budget*, t
     fuse a and b                ab:8                    refused: 8 > 5, the price is 3 bytes
     fuse b and c                bc:4                    accepted: c's input never leaves the kernel
 
+Order and fusion are chosen together: before a fusion is refused, the whole order is searched for one that has room for
+it (`memsched.fusion.room`), and when the fusion is made, that order becomes the plan.  A refusal is no more than an
+answer about the groups of that moment: asked again after another fusion, it is judged again.
+
 Everything else stays Inductor's choice.  Decisions are repeatable: they depend on the graph, the order, the budget and
 the questions, never on time.  Beyond `work_limit` group visits every fusion is accepted, as stock would.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
-from memsched.fusion.groups import FusionCycle, Groups
+from memsched.fusion.groups import FusionCycle, Groups, Placement
+from memsched.fusion.room import make_room
+from memsched.fusion.score import FusionScore, score_placement
+from memsched.search.budget import Budget
 
-__all__ = ["FusionPlanner", "Refusal"]
+__all__ = ["FusionPlanner"]
 
 _WORK_LIMIT = 2_000_000
 """Group visits of about 2 microseconds each, so a few seconds; a backward graph of 1,000 ops takes about 35,000."""
+_ROOM_UNITS = 10_000
+"""Units of work (of 50 microseconds) for all searches for room together."""
+_ROOM_UNITS_PER_FUSION = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A fusion that was refused: ops of the two groups, and the bytes by which it would have exceeded the budget."""
+class _Way:
+    """How a fusion fits: in its window, or (`order`) with all groups in another order."""
 
-    ops: tuple[int, ...]
-    other: tuple[int, ...]
-    price: int
+    placement: Placement
+    order: tuple[int, ...] | None
 
 
 class FusionPlanner:
@@ -45,18 +55,32 @@ class FusionPlanner:
     order: the planned order of `graph`.
     budget: bytes that no fusion may exceed; None for the peak of `order`.
     work_limit: groups that may be visited before everything is accepted.
+    room_units: units of work for searching an order that has room for a fusion; 0 keeps the plan's order.
+    max_extra_kernels: kernels that refusals may cost.  One more, and the budget rises to the price of the cheapest
+        refusal that stands, until all that stand cost no more than that.  None: the budget never rises.
+
+    `made` are the fusions in the order in which they were made, judged at that moment; `refusals` the answers no.
     """
 
     def __init__(
-        self, graph: Graph, order: Sequence[int], budget: int | None = None, work_limit: int = _WORK_LIMIT
+        self,
+        graph: Graph,
+        order: Sequence[int],
+        budget: int | None = None,
+        work_limit: int = _WORK_LIMIT,
+        room_units: int = _ROOM_UNITS,
+        max_extra_kernels: int | None = None,
     ) -> None:
         self.groups = Groups(graph, order)
         self.budget = peak_bytes(graph, order) if budget is None else budget
         self.work_limit = work_limit
+        self.max_extra_kernels = max_extra_kernels
         self.questions = 0
-        self.refusals: dict[tuple[int, int], Refusal] = {}
-        self._answers: dict[tuple[int, int], bool] = {}
-        self._answers_version = -1
+        self.made: list[FusionScore] = []
+        self.refusals: dict[tuple[int, int], FusionScore] = {}
+        self._room = Budget(room_units)
+        self._ways: dict[tuple[int, int], _Way | None] = {}
+        self._ways_version = -1
 
     @property
     def exhausted(self) -> bool:
@@ -64,7 +88,7 @@ class FusionPlanner:
         return self.groups.visited > self.work_limit
 
     def may_fuse(self, ops: Iterable[int], other: Iterable[int]) -> bool:
-        """Whether fusing two groups of ops keeps the planned order within the budget.
+        """Whether fusing two groups of ops keeps the planned order, or another one, within the budget.
 
         Groups that were fused behind the planner's back are brought up to date first.
         """
@@ -72,13 +96,11 @@ class FusionPlanner:
         self.questions += 1
         if first == second or self.exhausted:
             return True
-        if self._answers_version != self.groups.version:
-            self._answers.clear()
-            self._answers_version = self.groups.version
         key = (min(first, second), max(first, second))
-        if key not in self._answers:
-            self._answers[key] = self._fits(*key)
-        return self._answers[key]
+        ways = self._ways_now()
+        if key not in ways:
+            ways[key] = self._way(*key)
+        return ways[key] is not None
 
     def fuse(self, ops: Iterable[int]) -> int:
         """Record that `ops` are one kernel now; returns its group.  Raises FusionCycle when that cannot be."""
@@ -86,31 +108,77 @@ class FusionPlanner:
         groups = sorted({self.groups.group_of[op] for op in ops}, key=self.groups.position)
         fused = groups[0]
         for group in groups[1:]:
-            fused = self.groups.fuse(self.groups.placements(fused, group)[0])
+            way = self._ways_now().get((min(fused, group), max(fused, group)))
+            placement = way.placement if way else self.groups.placements(fused, group)[0]
+            self.made.append(score_placement(self.groups, placement, self.budget))
+            fused = self.groups.fuse(placement)
+            if way and way.order:
+                self.groups.reorder(way.order)
         return fused
 
     def order(self) -> list[list[int]]:
         """The ops of every group, in the order that the plan has now."""
         return [sorted(self.groups.members[group]) for group in self.groups.order()]
 
-    def standing_refusals(self) -> list[Refusal]:
+    def standing_refusals(self) -> list[FusionScore]:
         """The refusals of groups that are still apart, one for each pair of groups, dearest first."""
-        pairs: dict[tuple[int, int], Refusal] = {}
+        pairs: dict[tuple[int, int], FusionScore] = {}
         for refusal in self.refusals.values():
             first, second = (self.groups.group_of[side[0]] for side in (refusal.ops, refusal.other))
             if first != second:
                 pairs[min(first, second), max(first, second)] = refusal
         return sorted(pairs.values(), key=lambda refusal: (-refusal.price, refusal.ops, refusal.other))
 
-    def _fits(self, first: int, second: int) -> bool:
+    def _ways_now(self) -> dict[tuple[int, int], _Way | None]:
+        """The answers about the present groups in their present order."""
+        if self._ways_version != self.groups.version:
+            self._ways.clear()
+            self._ways_version = self.groups.version
+        return self._ways
+
+    def _way(self, first: int, second: int) -> _Way | None:
         try:
             best = self.groups.placements(first, second)[0]
         except FusionCycle:
-            return False
-        if best.peak <= max(self.budget, best.peak_before):
-            self.refusals.pop((first, second), None)
-            return True
-        members = self.groups.members
-        price = best.peak - self.budget
-        self.refusals[first, second] = Refusal(tuple(members[first]), tuple(members[second]), price)
-        return False
+            return None
+        order: tuple[int, ...] | None = None
+        if best.peak > max(self.budget, best.peak_before):
+            order = make_room(self.groups, best, self.budget, self._room, _ROOM_UNITS_PER_FUSION)
+            if order is None:
+                self.refusals[first, second] = score_placement(self.groups, best, self.budget)
+                self._give_way()
+                if best.peak > max(self.budget, best.peak_before):
+                    return None
+        self.refusals.pop((first, second), None)
+        return _Way(best, order)
+
+    def _give_way(self) -> None:
+        """Raise the budget until the refusals that stand cost at most `max_extra_kernels` kernels."""
+        if self.max_extra_kernels is None:
+            return
+        while self._extra_kernels() > self.max_extra_kernels:
+            cheapest = min(self.standing_refusals(), key=lambda refusal: refusal.price)
+            self.budget += cheapest.price
+            self.refusals = {
+                pair: dataclasses.replace(refusal, price=refusal.price - cheapest.price)
+                for pair, refusal in self.refusals.items()
+                if refusal.price > cheapest.price
+            }
+            self._ways = {pair: way for pair, way in self._ways.items() if way}
+
+    def _extra_kernels(self) -> int:
+        """How many kernels fewer there would be with all refused fusions made: the edges of a spanning forest."""
+        root: dict[int, int] = {}
+
+        def find(group: int) -> int:
+            while (above := root.setdefault(group, group)) != group:
+                group = above
+            return group
+
+        edges = 0
+        for refusal in self.standing_refusals():
+            first, second = (find(self.groups.group_of[side[0]]) for side in (refusal.ops, refusal.other))
+            if first != second:
+                root[first] = second
+                edges += 1
+        return edges

@@ -26,7 +26,7 @@ from torch.utils._ordered_set import OrderedSet
 
 from memsched.core.check import check_order
 from memsched.core.graph import Graph
-from memsched.core.origin import RefusedFusion
+from memsched.core.origin import MadeFusion, RefusedFusion
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, counters
 from memsched.core.result import Options, Schedule
@@ -127,10 +127,19 @@ class PlanningSession:
         if self.options.fusion == "stock":
             return
         plan = self._low_order(self.prefusion)
-        budget = int(plan.peak * (1 + self.options.fusion_slack))
-        self.planner = FusionPlanner(self.prefusion, plan.order, budget)
+        budget = self._fusion_budget(self.prefusion, plan.peak)
+        self.planner = FusionPlanner(
+            self.prefusion, plan.order, budget, max_extra_kernels=self.options.max_extra_kernels
+        )
         self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
         self._name_of_op = [node.get_first_name() for node in nodes]
+
+    def _fusion_budget(self, graph: Graph, planned_peak: int) -> int:
+        """The bytes that fusions may need; a budget below the plan's own peak cannot be kept, whatever is refused."""
+        if self.options.fusion == "plan":
+            return int(planned_peak * (1 + self.options.fusion_slack))
+        stock_peak = min(peak_bytes(graph, order) for order in stock_orders(graph).values())
+        return max(planned_peak, self.options.budget_bytes(stock_peak))
 
     def _low_order(self, graph: Graph) -> Schedule:
         """A low order before fusion, which needs no proof: local search, unless a short exact search closes the gap."""
@@ -213,6 +222,7 @@ class PlanningSession:
             fusions_asked=planner.questions if planner else 0,
             fusions_refused=len(refusals),
             refusals=refusals,
+            fusions=self._fusions(),
             note=schedule.note,
             origins=origins_of(graph),
             graph=graph,
@@ -224,11 +234,16 @@ class PlanningSession:
         """The refusals that stand at the end, by the names of the ops."""
         if self.planner is None:
             return ()
-        names = self._name_of_op
-        return tuple(
-            RefusedFusion(tuple(names[op] for op in r.ops), tuple(names[op] for op in r.other), r.price)
-            for r in self.planner.standing_refusals()
-        )
+        refused = self.planner.standing_refusals()
+        return tuple(RefusedFusion(self._names(r.ops), self._names(r.other), r.price, r.traffic) for r in refused)
+
+    def _fusions(self) -> tuple[MadeFusion, ...]:
+        """The fusions that were made, by the names of the ops."""
+        made = self.planner.made if self.planner else ()
+        return tuple(MadeFusion(self._names(m.ops), self._names(m.other), m.traffic, m.peak_change) for m in made)
+
+    def _names(self, ops: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self._name_of_op[op] for op in ops)
 
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
         publish(

@@ -1,0 +1,165 @@
+"""How many of stock's fusions can stay without paying for them in memory?  `python -m bench.fusion_kept`
+
+For every graph of bench/instances/ that is there before and after stock's fusion: stock's kernels are recovered
+from the names of the fused ops, the planner chooses which of their fusions to keep and an order, within `SLACK` of the
+best peak that is known *before* fusion.  A kernel of k ops is k - 1 fusions.
+
+    all kept    the peak of stock's kernels in the best order that we find, over the best peak before fusion
+    bound       what no order of stock's kernels undercuts, likewise: above the slack, something *must* be refused
+    peak, kept  of the kernels that the planner chose, likewise
+
+Columns are ratios; the results, with bytes, go to bench/results/fusion_kept.json, the table to fusion_kept.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from memsched.core.check import check_order
+from memsched.core.graph import Graph
+from memsched.core.graphio import atomic_write, read_graph
+from memsched.core.peak import peak_bytes
+from memsched.core.result import Options
+from memsched.fusion.choose import choose_fusions, num_fusions
+from memsched.fusion.contract import contract, kernels_of
+from memsched.search.solver import solve
+
+__all__ = ["KEPT", "SLACK", "KeptRow", "main", "rows_of_table"]
+
+SLACK, KEPT = 1.02, 0.85
+"""The targets: at most this times the best peak before fusion, with at least this share of stock's fusions."""
+
+_BEFORE, _AFTER = ".prefusion.json.gz", ".postfusion.json.gz"
+_RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRow:
+    """One graph; bytes.  `best` is the lowest peak before fusion that is known, to us or on record."""
+
+    name: str
+    fusions: int
+    kept: int
+    best: int
+    all_kept: int
+    all_kept_bound: int
+    peak: int
+    traffic_lost: int
+    priority: str
+    seconds: float
+
+    @property
+    def kept_share(self) -> float:
+        """Share of stock's fusions that were kept; 1 when stock made none."""
+        return self.kept / self.fusions if self.fusions else 1.0
+
+    @property
+    def met(self) -> bool:
+        """Whether both targets are."""
+        return self.peak <= SLACK * self.best and self.kept_share >= KEPT
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of the table."""
+        return (
+            self.name,
+            str(self.fusions),
+            f"{self.best / 2**20:.2f}",
+            f"{self.all_kept / self.best:.3f}",
+            f"{self.all_kept_bound / self.best:.3f}",
+            f"{self.peak / self.best:.3f}",
+            f"{self.kept} ({self.kept_share:.1%})",
+            "met" if self.met else "missed",
+        )
+
+
+_HEADER = ("graph", "fusions", "best MiB before", "all kept", "bound", "peak", "kept", f"<= {SLACK}, >= {KEPT:.0%}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Choose for every pair of a folder; 0 when there was one, 2 on bad arguments."""
+    parser = argparse.ArgumentParser(prog="python -m bench.fusion_kept", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent / "instances", metavar="DIR")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only graphs whose name contains this; writes nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results instead of the table")
+    arguments = parser.parse_args(argv)
+    names = sorted(path.name.removesuffix(_BEFORE) for path in arguments.folder.glob(f"*{_BEFORE}"))
+    names = [name for name in names if arguments.only in name]
+    if not names:
+        print(f"bench.fusion_kept: {arguments.folder}: no graph named *{_BEFORE}", file=sys.stderr)
+        return 2
+    rows = []
+    for name in names:
+        rows.append(_row(arguments.folder, name))
+        print(" | ".join(rows[-1].cells()), file=sys.stderr, flush=True)
+    record = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+    if not arguments.only:
+        atomic_write(_RESULTS / "fusion_kept.json", record.encode())
+        atomic_write(_RESULTS / "fusion_kept.md", rows_of_table(rows).encode())
+    print(record if arguments.json else rows_of_table(rows), end="")
+    return 0
+
+
+def rows_of_table(rows: Sequence[KeptRow]) -> str:
+    """The table in Markdown, and a line that counts."""
+    lines = ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER)]
+    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+    met, total, kept = sum(row.met for row in rows), sum(row.fusions for row in rows), sum(row.kept for row in rows)
+    lines.append(f"\n{met} of {len(rows)} graphs meet both targets; {kept} of {total} fusions are kept.")
+    return "\n".join(lines) + "\n"
+
+
+def _row(folder: Path, name: str) -> KeptRow:
+    graph, fused = read_graph(folder / f"{name}{_BEFORE}"), read_graph(folder / f"{name}{_AFTER}")
+    wanted = kernels_of(graph, fused)
+    options = Options(time_limit_s=60, work_limit=40_000, use_ilp=False)
+    plan, everything = solve(graph, options), solve(contract(graph, wanted), options)
+    best = min(plan.peak, _on_record(folder, f"{name}.prefusion") or plan.peak)
+    started = time.perf_counter()
+    choice = choose_fusions(graph, wanted, plan.order, int(SLACK * best))
+    seconds = time.perf_counter() - started
+    kernels, peak = choice.kernels, choice.peak
+    if everything.peak <= SLACK * best:  # nothing needs to be refused
+        kernels, peak = tuple(tuple(wanted[op]) for op in everything.order), everything.peak
+    contracted = contract(graph, kernels)
+    check_order(contracted, range(len(kernels)))
+    assert peak == peak_bytes(contracted, range(len(kernels)))
+    kept = num_fusions(kernels)
+    lost = _traffic(contracted) - _traffic(contract(graph, wanted))
+    return KeptRow(
+        name,
+        num_fusions(wanted),
+        kept,
+        best,
+        everything.peak,
+        everything.lower_bound,
+        peak,
+        lost,
+        choice.priority,
+        seconds,
+    )
+
+
+def _traffic(graph: Graph) -> int:
+    """Bytes that the kernels of a graph read and write, each buffer whole."""
+    return sum(buffer.size * (len(buffer.consumers) + (buffer.producer is not None)) for buffer in graph.buffers)
+
+
+def _on_record(folder: Path, name: str) -> int | None:
+    path = folder / "instances.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        record = json.loads(line)
+        if record["name"] == name:
+            return int(record["best"])
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
