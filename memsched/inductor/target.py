@@ -21,7 +21,7 @@ import torch
 
 from memsched.core.sizes import InputError
 
-__all__ = ["Target", "build_target", "resolve_target"]
+__all__ = ["Target", "build_target", "find_function", "resolve_target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,15 @@ def resolve_target(text: str) -> Target:
     Raises:
         InputError: no such module or function, it raises, or it does not return a model and a batch.
     """
+    return build_target(find_function(text), text)
+
+
+def find_function(text: str) -> Callable[..., Any]:
+    """The function `module:function`; its module is imported, from the working directory first.
+
+    Raises:
+        InputError: no such module or function.
+    """
     module_name, colon, function_name = text.partition(":")
     if not colon or not module_name or not function_name:
         raise InputError(f"{text!r} does not name a function: write it as module:function")
@@ -51,7 +60,8 @@ def resolve_target(text: str) -> Target:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise InputError(f"{text}: the module has no function {function_name!r}")
-    return build_target(function, text)
+    found: Callable[..., Any] = function
+    return found
 
 
 def build_target(function: Callable[[], Any], name: str = "the function") -> Target:

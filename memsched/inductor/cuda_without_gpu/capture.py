@@ -1,0 +1,174 @@
+"""Planning a step in the worker: Inductor's own pipeline up to the source of each wrapper, which is kept.
+
+`compile_fx` runs as in any compile: tracing, autograd, the partition, once.  Each graph that it hands on is then
+lowered, fused, ordered and written as a wrapper, once for every `Way` that was asked for; after that the traced graph
+runs in its place on fake tensors.
+
+    step = build_step("train:step", {})
+    stock, planned = capture_step(step, [stock_way(), planned_way(BackendOptions())])     # lists of CudaGraph
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch import config as functorch_config
+from torch._functorch.aot_autograd import make_boxed_func
+from torch._inductor import config
+from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+from torch._inductor.virtualized import V
+
+from memsched.core.graph import Graph
+from memsched.core.report import reports
+from memsched.core.sizes import InputError
+from memsched.inductor.backend import planning_patches
+from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
+from memsched.inductor.cuda_without_gpu.plans import CudaGraph, CudaPlan
+from memsched.inductor.cuda_without_gpu.pretend import Gpu, keep_wrappers, pretend_gpu
+from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
+from memsched.inductor.extract import extract_graph
+from memsched.inductor.observe import ObservingPass
+from memsched.inductor.options import BackendOptions, split_options
+from memsched.inductor.session import graph_kind
+
+__all__ = ["Way", "capture_step", "plan_target", "planned_way", "stock_way"]
+
+_H100 = Gpu()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the graphs of a step are to be compiled: config patches of Inductor, and its choices, if not its own."""
+
+    name: str
+    patches: Mapping[str, Any] = field(default_factory=dict)
+    choices: Callable[[], Any] | None = None
+
+
+def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
+    """Stock Inductor under a pass that looks and changes nothing; inductor: further config patches."""
+    return Way("stock", {**(inductor or {}), "_post_fusion_custom_pass": ObservingPass()})
+
+
+def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> Way:
+    """memsched, as its backend would compile; inductor: further config patches."""
+    return Way("memsched", {**(inductor or {}), **planning_patches(options)}, lambda: PlannedChoices(options))
+
+
+def plan_target(
+    target: str, *, ways: Sequence[str], options: Mapping[str, Any], arguments: Mapping[str, Any], gpu: Gpu = _H100
+) -> list[CudaPlan]:
+    """The plans of the step that `module:function` builds; called in a worker.
+
+    ways: "stock" and "memsched", in any number; options: of `BackendOptions`, and any of Inductor's own.
+
+    Raises:
+        InputError: the step cannot be built or compiled, or an option is wrong; one line.
+    """
+    try:
+        own, inductor = split_options(options)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    known = {"stock": stock_way(inductor), "memsched": planned_way(own, inductor)}
+    with pretend_gpu(show_device, gpu):
+        report_progress(f"{target}: building the model")
+        step = build_step(target, arguments)
+        report_progress(f"{target}: tracing")
+        started = time.perf_counter()
+        captured = capture_step(step, [known[way] for way in ways])
+    seconds = time.perf_counter() - started
+    return [
+        CudaPlan(way, tuple(graphs), step.held, gpu.name, str(torch.__version__), seconds)
+        for way, graphs in zip(ways, captured, strict=True)
+    ]
+
+
+def capture_step(step: FakeStep, ways: Sequence[Way]) -> list[list[CudaGraph]]:
+    """For each way, every graph of `model(*batch)` and of the backward of what it returns.
+
+    Raises:
+        InputError: the model does not compile as one graph, or returns nothing that requires a gradient.
+    """
+    capture = _Capture(ways)
+    settings = functorch_config.patch(
+        force_non_lazy_backward_lowering=True, graphsafe_rng_functionalization=False, enable_autograd_cache=False
+    )
+    torch._dynamo.reset()
+    try:
+        with settings, step.mode:
+            results = torch.compile(step.model, backend=capture.backend, fullgraph=True, dynamic=False)(*step.batch)
+    except Exception as error:
+        raise InputError(f"the model does not compile: {type(error).__name__}: {_first_line(error)}") from error
+    finally:
+        torch._dynamo.reset()
+    leaves = torch.utils._pytree.tree_leaves(results)
+    if torch.is_grad_enabled() and not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+        raise InputError("the model returns no loss: nothing that it returns requires a gradient")
+    return capture.graphs
+
+
+class _Capture:
+    """The backend that plans, and what it has planned: one list of graphs for each way."""
+
+    def __init__(self, ways: Sequence[Way]) -> None:
+        self.ways = ways
+        self.graphs: list[list[CudaGraph]] = [[] for _ in ways]
+
+    def backend(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        """`compile_fx` with the compiler of one graph replaced by one that plans it."""
+        return compile_fx(gm, example_inputs, inner_compile=self._plan)
+
+    def _plan(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> Callable[..., Any]:
+        """Plan one graph in every way; returns the traced graph, to run in its place."""
+        kind = "backward" if how.get("is_backward") else "forward"
+        for way, graphs in zip(self.ways, self.graphs, strict=True):
+            report_progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
+            # Inductor changes the graph that it is given.  Tensors are shared.
+            own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+            graphs.extend(_plan_graph(way, own, example_inputs, how))
+        boxed: Callable[..., Any] = make_boxed_func(gm.forward)
+        return boxed
+
+
+def _plan_graph(
+    way: Way, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], how: Mapping[str, Any]
+) -> list[CudaGraph]:
+    """One graph, in a list; an empty list when it has no nodes to schedule."""
+    before = _Before(way.patches.get("_pre_fusion_custom_pass"))
+    patches = {**way.patches, "_pre_fusion_custom_pass": before, "fx_graph_cache": False}
+    choices = contextlib.nullcontext() if way.choices is None else V.set_choices_handler(way.choices())
+    sources: list[str] = []
+    already = len(reports())
+    with config.patch(patches), choices, keep_wrappers(lambda _lowering, source: sources.append(source)):
+        compile_fx_inner(gm, example_inputs, **how)
+    return [CudaGraph(report, before.graph, sources[-1]) for report in reports()[already:]]
+
+
+class _Before(SchedulerPass):  # type: ignore[misc]
+    """Keeps the graph before fusion, then runs the pass that was there."""
+
+    def __init__(self, inner: SchedulerPass | None) -> None:
+        self.inner = inner
+        self.graph: Graph | None = None
+
+    def __call__(self, nodes: list[Any]) -> list[Any]:
+        if nodes:
+            name = f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
+            self.graph = extract_graph(nodes, name, "prefusion")
+        return nodes if self.inner is None else self.inner(nodes)
+
+    def uuid(self) -> str:
+        return "memsched: capture"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:300]

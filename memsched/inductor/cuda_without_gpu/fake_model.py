@@ -1,0 +1,151 @@
+"""A step on fake CUDA tensors: built by the user's function, moved to "cuda", costing no memory at any size.
+
+The function runs under fake tensors, so a model of 100 GiB is built in the time of its Python code.  A function that
+needs values while it builds (it reads a file into a tensor, looks at an element) runs once more with real tensors on
+the CPU.  Either way every parameter, buffer and tensor of the batch that is on the CPU is then replaced by a fake one
+on cuda: same shape, strides and type; what shared a storage or an object before shares it still.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from memsched.core.explanation import HeldBytes
+from memsched.core.sizes import InputError
+from memsched.inductor.target import Target, build_target, find_function
+
+__all__ = ["FakeStep", "build_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeStep:
+    """One step on fake tensors: call `model(*batch)` under `mode`; `held` is what the caller holds meanwhile."""
+
+    mode: FakeTensorMode
+    model: Callable[..., Any]
+    batch: tuple[Any, ...]
+    held: HeldBytes
+
+
+def build_step(target: str, arguments: Mapping[str, Any]) -> FakeStep:
+    """Call the function `module:function` with `arguments`, and put what it returns on cuda.
+
+    Raises:
+        InputError: there is no such function, it fails, takes no such argument, or returns something else.
+    """
+    function = find_function(target)
+    _check_arguments(function, target, arguments)
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    step = _build(function, target, arguments, mode)
+    mover = _Mover(mode)
+    if isinstance(step.model, nn.Module):
+        mover.move_module(step.model)
+    batch = tree_map_only(Tensor, mover.move, step.batch)
+    parameters = list(step.model.parameters()) if isinstance(step.model, nn.Module) else []
+    held = HeldBytes(
+        parameters=_bytes(parameters),
+        buffers=_bytes(step.model.buffers()) if isinstance(step.model, nn.Module) else 0,
+        optimizer_state=None if step.optimizer is None else _optimizer_state(step.optimizer),
+        batch=_bytes(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)),
+    )
+    return FakeStep(mode, step.model, batch, held)
+
+
+def _check_arguments(function: Callable[..., Any], target: str, arguments: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise InputError(f"{target}: {error}") from None
+    except ValueError:
+        return  # a function without a signature: the call will tell
+
+
+def _build(function: Callable[..., Any], target: str, arguments: Mapping[str, Any], mode: FakeTensorMode) -> Target:
+    def call() -> Any:
+        return function(**arguments)
+
+    try:
+        with mode:
+            return build_target(call, target)
+    except InputError:
+        return build_target(call, target)  # needs values, or fails for a reason that it can tell
+
+
+class _Mover:
+    """Fake CUDA twins of tensors, one for each tensor, and one storage for each storage."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self.mode = mode
+        self.twins: dict[int, tuple[Tensor, Tensor]] = {}
+        self.storages: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def move_module(self, model: nn.Module) -> None:
+        """Replace the parameters and buffers of every submodule."""
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        tensors[name] = self.move(tensor)
+
+    def move(self, tensor: Tensor) -> Tensor:
+        """The twin of `tensor`; itself when it is a fake tensor on cuda already."""
+        if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode and tensor.device.type == "cuda":
+            return tensor
+        if id(tensor) not in self.twins:
+            self.twins[id(tensor)] = (tensor, self._twin(tensor))  # the tensor too, so that its id stays its own
+        return self.twins[id(tensor)][1]
+
+    def _twin(self, tensor: Tensor) -> Tensor:
+        if tensor.layout is not torch.strided:
+            raise InputError(f"a tensor of the model or its batch is {tensor.layout}: only strided ones can be planned")
+        storage = tensor.untyped_storage()
+        with self.mode, torch.no_grad():
+            if storage._cdata not in self.storages:
+                elements = storage.nbytes() // tensor.element_size()
+                self.storages[storage._cdata] = (tensor, torch.empty(elements, dtype=tensor.dtype, device="cuda"))
+            base = self.storages[storage._cdata][1].view(tensor.dtype)
+            twin = torch.as_strided(base, tensor.shape, tensor.stride(), tensor.storage_offset())
+            if base.numel() == tensor.numel() and tensor.is_contiguous():
+                twin = base.view(tensor.shape) if len(tensor.shape) != 1 else base
+            twin = twin.detach()
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(twin, requires_grad=tensor.requires_grad)
+        return twin.requires_grad_(tensor.requires_grad)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the storages, each once."""
+    storages = {tensor.untyped_storage()._cdata: int(tensor.untyped_storage().nbytes()) for tensor in tensors}
+    return sum(storages.values())
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> int | None:
+    """Bytes on the device that the optimiser holds after its first step; None when that cannot be found out.
+
+    A copy of the optimiser makes one step on tensors of the device "meta": states have sizes there, and the count of
+    steps, which PyTorch keeps on the CPU, has its value.
+    """
+    twin = copy.copy(optimizer)
+    twin.state = type(optimizer.state)(dict)
+    twin.param_groups = [dict(group) | {"foreach": False, "fused": None} for group in optimizer.param_groups]
+    for group in twin.param_groups:
+        metas = [torch.empty(p.shape, dtype=p.dtype, device="meta", requires_grad=True) for p in group["params"]]
+        for meta in metas:
+            meta.grad = torch.empty_like(meta)
+        group["params"] = metas
+    try:
+        twin.step()
+    except Exception:
+        return None
+    leaves = tree_leaves([dict(state) for state in twin.state.values()])
+    return sum(int(leaf.nbytes) for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "meta")
