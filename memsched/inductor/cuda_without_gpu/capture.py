@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,19 +28,20 @@ from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
-from memsched.core.report import reports
+from memsched.core.report import GraphReport, reports
 from memsched.core.sizes import InputError
 from memsched.inductor.backend import planning_patches
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
 from memsched.inductor.cuda_without_gpu.plans import CudaGraph, CudaPlan
-from memsched.inductor.cuda_without_gpu.pretend import Gpu, keep_wrappers, pretend_gpu
+from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.session import graph_kind
+from memsched.inductor.wrapper_source import Wrapper, capture_wrappers
 
 __all__ = ["Way", "capture_step", "plan_target", "planned_way", "stock_way"]
 
@@ -146,11 +149,28 @@ def _plan_graph(
     before = _Before(way.patches.get("_pre_fusion_custom_pass"))
     patches = {**way.patches, "_pre_fusion_custom_pass": before, "fx_graph_cache": False}
     choices = contextlib.nullcontext() if way.choices is None else V.set_choices_handler(way.choices())
-    sources: list[str] = []
     already = len(reports())
-    with config.patch(patches), choices, keep_wrappers(lambda _lowering, source: sources.append(source)):
+    _forget_output_strides()
+    with config.patch(patches), choices, capture_wrappers(_module_that_is_not_called) as wrappers:
         compile_fx_inner(gm, example_inputs, **how)
-    return [CudaGraph(report, before.graph, sources[-1]) for report in reports()[already:]]
+    return [_replayed(report, before.graph, wrappers[-1]) for report in reports()[already:]]
+
+
+def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) -> CudaGraph:
+    replay = wrapper.replay()
+    return CudaGraph(report, prefusion, wrapper.source, replay.peak, replay.entry, replay.retained)
+
+
+def _forget_output_strides() -> None:
+    """Autograd's compiler takes the strides of what a graph returns from the one compile that it expects."""
+    context = torch._guards.TracingContext.try_get()
+    if context is not None and context.output_strides is not None:
+        context.output_strides.clear()
+
+
+def _module_that_is_not_called(_lowering: Any) -> types.SimpleNamespace:
+    """What stands for the compiled module: Inductor asks for its file, and nobody calls it."""
+    return types.SimpleNamespace(__file__=os.devnull, call=None, value="", recursively_apply_fns=None)
 
 
 class _Before(SchedulerPass):  # type: ignore[misc]
@@ -171,4 +191,5 @@ class _Before(SchedulerPass):  # type: ignore[misc]
 
 
 def _first_line(error: BaseException) -> str:
+    error = getattr(error, "inner_exception", None) or error
     return (str(error).strip() or "no message").splitlines()[0][:300]

@@ -25,11 +25,16 @@ class CudaGraph:
     report: of memsched's plan, or of what stock does; `report.graph` is the graph after fusion.
     prefusion: the scheduler's nodes before fusion.
     wrapper: the generated Python source that allocates, calls the kernels and frees.
+    replayed: the most bytes that the wrapper has live at once, above its inputs, in blocks of 512 bytes.
+    entry: bytes of its inputs; retained: what it leaves, less the inputs that it frees; may be negative.
     """
 
     report: GraphReport
     prefusion: Graph | None = field(default=None, repr=False)
     wrapper: str = field(default="", repr=False)
+    replayed: int = 0
+    entry: int = 0
+    retained: int = 0
 
     @property
     def postfusion(self) -> Graph | None:

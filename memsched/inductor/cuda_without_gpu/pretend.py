@@ -5,7 +5,6 @@
     UniformValueConstantFolder     folds constants of one element by computing them: here on the CPU
     scaled_dot_product_attention   the kernels that a GPU would choose: flash for 16 bit without a mask, else
                                    memory-efficient; without this it would be decomposed into its arithmetic
-    _compile_to_module_lines       where the wrapper would be loaded and kernels compiled: the source is kept instead
 
 `torch.cuda.is_available()` stays False, so that code that asks it builds on the CPU.  The number of multiprocessors
 decides which reductions are split in two, so it shows in the plan.
@@ -14,8 +13,6 @@ decides which reductions are split in two, so it shows in the plan.
 from __future__ import annotations
 
 import contextlib
-import os
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memsched.inductor.cuda_without_gpu.environment import CudaUnavailable
 
-__all__ = ["Gpu", "check_names", "keep_wrappers", "pretend_gpu"]
+__all__ = ["Gpu", "check_names", "pretend_gpu"]
 
 _NAMES = (
     (scheduler, "has_triton"),
@@ -46,7 +43,7 @@ _NAMES = (
     *((device_interface.CudaInterface, name) for name in ("device_count", "is_bf16_supported")),
     *((device_interface.CudaInterface.Worker, name) for name in ("get_device_properties", "current_device")),
 )
-"""Every name of PyTorch that is replaced here: `check_names` refuses a torch that lacks one."""
+"""Every private name that is replaced here or in `wrapper_source`: `check_names` refuses a torch that lacks one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +115,6 @@ def _answers(gpu: Gpu) -> list[tuple[Any, str, Any]]:
         if hasattr(interface.Worker, name):
             answers.append((interface.Worker, name, staticmethod(always(value))))
     return answers
-
-
-@contextlib.contextmanager
-def keep_wrappers(keep: Callable[[inductor_graph.GraphLowering, str], None]) -> Iterator[None]:
-    """Inside, a compile ends with the source of its wrapper: `keep(lowering, source)`; nothing is loaded."""
-
-    def load(self: inductor_graph.GraphLowering, wrapper: Any) -> types.SimpleNamespace:
-        keep(self, wrapper.value)
-        return types.SimpleNamespace(
-            __file__=os.devnull, call=_never_called, value=wrapper.value, recursively_apply_fns=None
-        )
-
-    with mock.patch.object(inductor_graph.GraphLowering, "_compile_to_module_lines", load):
-        yield
-
-
-def _never_called(*_args: object) -> None:
-    raise AssertionError("a wrapper that was planned only has been called")
 
 
 class _OnCpu(TorchDispatchMode):  # type: ignore[misc]
