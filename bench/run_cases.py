@@ -32,7 +32,7 @@ stock's fusions; memsched."""
 LOWERED = ("stock", "stock_no_reorder", "order", "memsched")
 """The modes that have a modelled peak."""
 
-SUITES = ("smoke", "ac", "moe", "irregular", "hf", "all")
+SUITES = ("smoke", "ac", "shared", "moe", "images", "irregular", "hf", "all")
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,10 +185,10 @@ def test_the_cache_key_changes_with_every_option() -> None:
 
 _PLAN_AND_PRINT = """
 import hashlib, torch
-from bench.models.layers import MixtureOfExperts
+from bench.models.moe import MoELayer
 from memsched.inductor.plan_only import plan_only
 torch.manual_seed(0)
-model = MixtureOfExperts(16, 32, 4)
+model = MoELayer(16, 32, 4)
 for report in plan_only(lambda x: model(x).square().mean(), [torch.randn(2, 8, 16)]):
     print(report.kind, report.peak, hashlib.sha256(repr(report.schedule.order).encode()).hexdigest())
 """

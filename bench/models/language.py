@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.layers import Block, FeedForward, MixtureOfExperts
+from bench.models.layers import Block, FeedForward
+from bench.models.moe import MoELayer, Router
 from bench.models.policies import Policy
 from bench.models.workload import Batch
 
@@ -48,7 +49,7 @@ class NextToken(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class GPT:
-    """A decoder with its logits; with `experts`, a token-choice mixture of them in every block."""
+    """A decoder with its logits; with `experts`, a mixture of them in every block (see `bench.models.moe`)."""
 
     layers: int
     width: int
@@ -57,6 +58,8 @@ class GPT:
     heads: int = 4
     experts: int = 0
     vocabulary: int = 2048
+    router: Router | None = None
+    implementation: str = "loop"
 
     def build(self, policy: Policy) -> tuple[nn.Module, Batch]:
         """Next-token training on random tokens."""
@@ -66,7 +69,7 @@ class GPT:
     def feed_forward(self) -> nn.Module:
         """The feed-forward layer of one block."""
         if self.experts:
-            return MixtureOfExperts(self.width, 2 * self.width, self.experts)
+            return MoELayer(self.width, 2 * self.width, self.experts, self.router, self.implementation)
         return FeedForward(self.width)
 
 

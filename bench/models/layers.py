@@ -1,17 +1,14 @@
-"""The layers that the models share: attention, feed-forward, mixture of experts.
+"""The layers that the models share: attention and feed-forward.
 
 Attention is written out (scores, softmax, product) rather than fused, so that CPU and GPU compile the same graph.
 """
 
 from __future__ import annotations
 
-import functools
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Block", "CrossBlock", "FeedForward", "MixtureOfExperts", "SwiGLU"]
+__all__ = ["Block", "CrossBlock", "FeedForward"]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -64,37 +61,6 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int) -> None:
         super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-
-class SwiGLU(nn.Module):
-    """One expert: a gated feed-forward layer (Shazeer 2020)."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
-
-
-class MixtureOfExperts(nn.Module):
-    """Token-choice routing: every token is weighted over its `top_k` experts; a Python loop over dense experts."""
-
-    def __init__(self, width: int, hidden: int, experts: int, top_k: int = 2) -> None:
-        super().__init__()
-        self.top_k = top_k
-        self.router = nn.Linear(width, experts, bias=False)
-        self.experts = nn.ModuleList(SwiGLU(width, hidden) for _ in range(experts))
-
-    def forward(self, x: Tensor) -> Tensor:
-        probabilities = self.router(x).softmax(-1)
-        weights, chosen = probabilities.topk(self.top_k, -1)
-        weights = weights / weights.sum(-1, keepdim=True)
-        gates = torch.zeros_like(probabilities).scatter(-1, chosen, weights)
-        outputs = [gates[..., index : index + 1] * expert(x) for index, expert in enumerate(self.experts)]
-        return functools.reduce(torch.add, outputs)
 
 
 class Block(nn.Module):
