@@ -19,6 +19,7 @@ from memsched.fusion.contract import contract, kernels_of
 from memsched.fusion.groups import FusionCycle, Groups
 from memsched.fusion.planner import FusionPlanner
 from memsched.fusion.score import candidate_pairs, score_fusion
+from memsched.report.pareto import draw_tradeoff, tradeoff_table
 from tests.oracle import brute_force_peak, random_graphs
 
 
@@ -180,3 +181,27 @@ def test_the_command_lists_fusions(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "possible" in capsys.readouterr().out
     assert main(["fusions", str(after), str(before)]) == 2
     assert "before.json: ops: " in capsys.readouterr().err
+
+
+POINTS = [
+    TradePoint("stock", 40, 10, seconds=0.5),
+    TradePoint("plan, slack 0", 10, 14, 4, 9, seconds=0.5),
+    TradePoint("plan, slack 0.1", 10, 14, 4, 9, seconds=0.5),
+    TradePoint("plan, slack 1", 20, 11, 1, 9, seconds=0.5),
+]
+
+
+def test_the_trade_as_a_table_and_as_a_figure() -> None:
+    rows = tradeoff_table(POINTS)
+    assert [row[-1] for row in rows[1:]] == ["frontier", "frontier", "", "frontier"]
+    assert rows[2][:4] == ("plan, slack 0", "10 bytes", "0.25", "14")
+    pytest.importorskip("matplotlib")
+    figure = draw_tradeoff(POINTS, "a model", "svg")
+    assert figure.startswith(b"<?xml") and figure == draw_tradeoff(POINTS, "a model", "svg"), "the same file again"
+
+
+@pytest.mark.parametrize("arguments", [["--budget", "0.q"], ["--slack", "-1"], ["-o", "trade.txt"]])
+def test_a_sweep_that_cannot_be_made_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pareto", "no.such:model", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("memsched: ") and told.count("\n") == 1

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from memsched import __version__
-from memsched.cli import fusions, questions, show, solve, tree, verify
+from memsched.cli import fusions, pareto, questions, show, solve, tree, verify
 from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
 from memsched.cli.text import one_line
 from memsched.core.check import CheckError
@@ -32,6 +32,7 @@ __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "EXIT
 
 _FAMILIES = (
     fusions,
+    pareto,
     questions,
     show,
     solve,

@@ -313,9 +313,9 @@ def origin_from_json(where: str, data: object) -> Origin:
 
 
 def _refusal_from_json(fields: Fields) -> RefusedFusion:
-    """A refused fusion; figures that an older file does not have are 0."""
-    more = {key: fields.integer(key, 0) for key in RefusedFusion.__slots__ if key not in ("ops", "other", "price")}
-    return RefusedFusion(fields.texts("ops"), fields.texts("other"), fields.integer("price"), **more)
+    """A refused fusion; what an older file does not have is 0."""
+    ops, other, price = fields.texts("ops"), fields.texts("other"), fields.integer("price")
+    return RefusedFusion(ops, other, price, fields.integer("traffic", 0), fields.boolean("vertical", False))
 
 
 _STATUSES = tuple(status.value for status in Status)

@@ -33,12 +33,14 @@ class RefusedFusion:
     """Two kernels, by the names of their ops before fusion, that were kept apart; `price` bytes above the budget.
 
     traffic: bytes that the fusion would have saved moving (`memsched.fusion.score`).
+    vertical: whether one kernel reads what the other writes; otherwise they would have run side by side.
     """
 
     ops: tuple[str, ...]
     other: tuple[str, ...]
     price: int
     traffic: int = 0
+    vertical: bool = False
 
 
 @dataclass(frozen=True, slots=True)

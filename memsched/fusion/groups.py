@@ -104,6 +104,10 @@ class Groups:
         found.sort(key=lambda item: item[:2])
         return [Placement(first, second, tuple(sequence), peak, before) for peak, _, sequence in found]
 
+    def depends(self, group: int, other: int) -> bool:
+        """Whether one of the groups must run right before the other."""
+        return other in self._after[group] or group in self._after[other]
+
     def traffic(self, group: int, other: int) -> int:
         """Bytes that fusing the two groups need no longer be moved: each kernel is taken to move whole buffers.
 

@@ -46,6 +46,7 @@ class _Way:
 
     placement: Placement
     order: tuple[int, ...] | None
+    shared: int
 
 
 class FusionPlanner:
@@ -87,10 +88,11 @@ class FusionPlanner:
         """Whether the work limit is spent, and every further fusion is accepted."""
         return self.groups.visited > self.work_limit
 
-    def may_fuse(self, ops: Iterable[int], other: Iterable[int]) -> bool:
+    def may_fuse(self, ops: Iterable[int], other: Iterable[int], shared: int = 0) -> bool:
         """Whether fusing two groups of ops keeps the planned order, or another one, within the budget.
 
         Groups that were fused behind the planner's back are brought up to date first.
+        shared: bytes that both touch, where the caller knows of more than the graph does, such as parameters.
         """
         first, second = self.fuse(ops), self.fuse(other)
         self.questions += 1
@@ -99,7 +101,7 @@ class FusionPlanner:
         key = (min(first, second), max(first, second))
         ways = self._ways_now()
         if key not in ways:
-            ways[key] = self._way(*key)
+            ways[key] = self._way(*key, shared)
         return ways[key] is not None
 
     def fuse(self, ops: Iterable[int]) -> int:
@@ -110,7 +112,7 @@ class FusionPlanner:
         for group in groups[1:]:
             way = self._ways_now().get((min(fused, group), max(fused, group)))
             placement = way.placement if way else self.groups.placements(fused, group)[0]
-            self.made.append(score_placement(self.groups, placement, self.budget))
+            self.made.append(score_placement(self.groups, placement, self.budget, way.shared if way else 0))
             fused = self.groups.fuse(placement)
             if way and way.order:
                 self.groups.reorder(way.order)
@@ -136,7 +138,7 @@ class FusionPlanner:
             self._ways_version = self.groups.version
         return self._ways
 
-    def _way(self, first: int, second: int) -> _Way | None:
+    def _way(self, first: int, second: int, shared: int) -> _Way | None:
         try:
             best = self.groups.placements(first, second)[0]
         except FusionCycle:
@@ -145,12 +147,12 @@ class FusionPlanner:
         if best.peak > max(self.budget, best.peak_before):
             order = make_room(self.groups, best, self.budget, self._room, _ROOM_UNITS_PER_FUSION)
             if order is None:
-                self.refusals[first, second] = score_placement(self.groups, best, self.budget)
+                self.refusals[first, second] = score_placement(self.groups, best, self.budget, shared)
                 self._give_way()
                 if best.peak > max(self.budget, best.peak_before):
                     return None
         self.refusals.pop((first, second), None)
-        return _Way(best, order)
+        return _Way(best, order, shared)
 
     def _give_way(self) -> None:
         """Raise the budget until the refusals that stand cost at most `max_extra_kernels` kernels."""

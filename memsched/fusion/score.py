@@ -39,6 +39,7 @@ class FusionScore:
     traffic: bytes that need no longer be moved; kernels: launches saved.
     peak_change: bytes by which the peak of the planned order changes.
     price: bytes by which the fused kernels' steps exceed the budget; 0 for a fusion that fits.
+    vertical: whether one group reads what the other writes; otherwise they are fused side by side.
     """
 
     ops: tuple[int, ...]
@@ -47,6 +48,7 @@ class FusionScore:
     peak_change: int
     price: int = 0
     kernels: int = 1
+    vertical: bool = False
 
 
 def score_fusion(groups: Groups, group: int, other: int, budget: int | None = None) -> FusionScore:
@@ -54,16 +56,20 @@ def score_fusion(groups: Groups, group: int, other: int, budget: int | None = No
     return score_placement(groups, groups.placements(group, other)[0], budget)
 
 
-def score_placement(groups: Groups, placement: Placement, budget: int | None = None) -> FusionScore:
-    """The score of one way to fuse two groups; the price is above `budget`, by default the present peak."""
+def score_placement(groups: Groups, placement: Placement, budget: int | None = None, shared: int = 0) -> FusionScore:
+    """The score of one way to fuse two groups; the price is above `budget`, by default the present peak.
+
+    shared: bytes that both touch, where more is known than the graph says: it lists no inputs that the caller keeps.
+    """
     first, second = placement.first, placement.second
     limit = max(groups.peak() if budget is None else budget, placement.peak_before)
     return FusionScore(
         ops=tuple(sorted(groups.members[first])),
         other=tuple(sorted(groups.members[second])),
-        traffic=groups.traffic(first, second),
+        traffic=max(shared, groups.traffic(first, second)),
         peak_change=groups.peak_after(placement) - groups.peak(),
         price=max(0, placement.peak - limit),
+        vertical=groups.depends(first, second),
     )
 
 

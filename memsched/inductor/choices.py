@@ -35,7 +35,7 @@ class PlannedChoices(InductorChoices):  # type: ignore[misc]
     ) -> bool:
         """Producer and consumer in one kernel."""
         stock = InductorChoices.can_fuse_vertical(scheduler, node1, node2, shared_data_score)
-        return stock and _plan_has_room(scheduler, node1, node2)
+        return stock and _plan_has_room(scheduler, node1, node2, shared_data_score)
 
     @staticmethod
     def can_fuse_horizontal(
@@ -43,9 +43,9 @@ class PlannedChoices(InductorChoices):  # type: ignore[misc]
     ) -> bool:
         """Two nodes that do not depend on each other in one kernel."""
         stock = InductorChoices.can_fuse_horizontal(scheduler, node1, node2, shared_data_score)
-        return stock and _plan_has_room(scheduler, node1, node2)
+        return stock and _plan_has_room(scheduler, node1, node2, shared_data_score)
 
 
-def _plan_has_room(scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode) -> bool:
+def _plan_has_room(scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int) -> bool:
     session = session_of(scheduler)
-    return session is None or session.may_fuse(node1, node2)
+    return session is None or session.may_fuse(node1, node2, shared)

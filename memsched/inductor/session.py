@@ -83,14 +83,17 @@ class PlanningSession:
             self._guarded("planning before fusion", lambda: self._plan(nodes))
         return nodes
 
-    def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
-        """Whether the plan has room for this fusion; True whenever there is no plan."""
+    def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int = 0) -> bool:
+        """Whether the plan has room for this fusion; True whenever there is no plan.
+
+        shared: bytes that both nodes touch, as Inductor counts them (`Scheduler.score_fusion_memory`).
+        """
         if self.planner is None or self.fallback:
             return True
-        answer = self._guarded("judging a fusion", lambda: self._judge(first, second))
+        answer = self._guarded("judging a fusion", lambda: self._judge(first, second, shared))
         return True if answer is None else answer
 
-    def _judge(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
+    def _judge(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int) -> bool:
         """Ask the planner, after telling it whether Inductor made the fusion that it approved last.
 
         Inductor asks twice: about all candidates of a round, and again right before it fuses one.  It does not say
@@ -102,7 +105,7 @@ class PlanningSession:
             if self._fused_node(ops[0]) is self._fused_node(other[0]):
                 self.planner.fuse([*ops, *other])
         ops, other = self._ops(first), self._ops(second)
-        answer = self.planner.may_fuse(ops, other)
+        answer = self.planner.may_fuse(ops, other, shared)
         self._approved = (ops, other) if answer and ops and other else None
         return answer
 
@@ -235,7 +238,9 @@ class PlanningSession:
         if self.planner is None:
             return ()
         refused = self.planner.standing_refusals()
-        return tuple(RefusedFusion(self._names(r.ops), self._names(r.other), r.price, r.traffic) for r in refused)
+        return tuple(
+            RefusedFusion(self._names(r.ops), self._names(r.other), r.price, r.traffic, r.vertical) for r in refused
+        )
 
     def _fusions(self) -> tuple[MadeFusion, ...]:
         """The fusions that were made, by the names of the ops."""

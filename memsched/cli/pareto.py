@@ -1,0 +1,105 @@
+"""`memsched pareto MODULE:FUNCTION`: what a lower peak costs in kernels, and with --measure in time.
+
+memsched pareto train:step                                   slacks of 0 to 100% of the planned peak, beside stock
+memsched pareto train:step --slack 0 0.05 --budget 0.8x      only these
+memsched pareto train:step --measure -o trade.svg            also compile each and time its step; draw
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from memsched.cli.command import EXIT_DONE, Command
+from memsched.cli.text import print_columns
+from memsched.core.graphio import atomic_write
+from memsched.core.sizes import InputError
+from memsched.core.tradeoff import TradePoint, frontier
+
+if TYPE_CHECKING:
+    from memsched.inductor.options import BackendOptions
+
+__all__ = ["COMMANDS"]
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="MODULE:FUNCTION", help="a function that returns (model, batch)")
+    parser.add_argument("--slack", type=float, nargs="+", metavar="SHARE", help="of the planned peak, such as 0.05")
+    parser.add_argument("--budget", nargs="+", default=[], metavar="SIZE", help="such as 1.5GiB, or 0.8x of stock")
+    parser.add_argument("--max-extra-kernels", type=int, metavar="N", help="refusals a graph may have in every plan")
+    parser.add_argument("--inference", action="store_true", help="plan no backward")
+    parser.add_argument("--device", default="cpu", help="where the model and its batch are (default: cpu)")
+    parser.add_argument("--measure", action="store_true", help="also compile every plan and time a step (minutes)")
+    parser.add_argument("-o", "--output", metavar="FIGURE", help="draw to this .png, .svg or .pdf")
+    parser.add_argument("--json", action="store_true", help="print one memsched-tradeoff/1 object")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    form = _format_of(arguments.output)
+    points = _points(arguments)
+    if arguments.output:
+        from memsched.report.pareto import draw_tradeoff
+
+        atomic_write(arguments.output, draw_tradeoff(points, arguments.target, form))
+    if arguments.json:
+        print(json.dumps(_to_json(arguments.target, points), separators=(",", ":")))
+        return EXIT_DONE
+    from memsched.report.pareto import tradeoff_table
+
+    print_columns(tradeoff_table(points), right=(1, 2, 3, 4, 5, 6, 7) if arguments.measure else (1, 2, 3, 4, 5))
+    return EXIT_DONE
+
+
+def _points(arguments: argparse.Namespace) -> list[TradePoint]:
+    from memsched.inductor.sweep import measure_point, sweep_target
+
+    options, train = _options(arguments), not arguments.inference
+    points = sweep_target(arguments.target, options, train=train, device=arguments.device, progress=_progress)
+    if not arguments.measure:
+        return points
+    measured = []
+    for at, (point, option) in enumerate(zip(points, [None, *options], strict=True)):
+        _progress(f"compiling {point.label} ({at + 1} of {len(points)})")
+        measured.append(dataclasses.replace(point, seconds=measure_point(arguments.target, option, train=train)))
+    return measured
+
+
+def _options(arguments: argparse.Namespace) -> list[BackendOptions]:
+    from memsched.inductor.options import BackendOptions
+    from memsched.inductor.sweep import SLACKS
+
+    slacks = arguments.slack if arguments.slack is not None else [] if arguments.budget else SLACKS
+    limit: dict[str, Any] = {"max_extra_kernels": arguments.max_extra_kernels}
+    try:
+        options = [BackendOptions(fusion_slack=slack, **limit) for slack in slacks]
+        return options + [BackendOptions(fusion="budget", peak_budget=size, **limit) for size in arguments.budget]
+    except ValueError as error:
+        raise InputError(str(error).removeprefix("memsched: ")) from None
+
+
+def _progress(text: str) -> None:
+    """One line that is written over, where somebody looks at it."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}\r", end="", file=sys.stderr, flush=True)
+
+
+def _format_of(path: str | None) -> str:
+    from memsched.report.pareto import FORMATS
+
+    form = os.path.splitext(path or "figure.png")[1].removeprefix(".").lower()
+    if form not in FORMATS:
+        raise InputError(f"{path}: the figure is written as {', '.join('.' + known for known in FORMATS)}")
+    return form
+
+
+def _to_json(target: str, points: list[TradePoint]) -> dict[str, object]:
+    rows = [dataclasses.asdict(point) for point in points]
+    labels = [point.label for point in frontier(points)]
+    return {"format": "memsched-tradeoff/1", "target": target, "points": rows, "frontier": labels}
+
+
+COMMANDS = (Command("pareto", "what a lower peak costs in kernels and in time", _declare, _run),)
