@@ -2,20 +2,23 @@
 
     memsched.explain(model, batch)                                 why the step peaks where it does, before it runs
     memsched explain train:step [--json] [--quick]                 the same from a terminal
+    memsched explain graph.json                                    of a graph or a plan in a file, without torch
     memsched check train:step --baseline peaks.json [--update]     exit 1 when the peak of a graph rose
     memsched diff before.json after.json                           two baselines, explanations or plans
 
-Everything is planned, nothing is compiled or run on a device.  torch is imported by the functions that need it.
+Everything is planned; nothing is compiled or run on a device, except to measure it.  torch is imported by the functions
+that need it.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memsched.report.explanation import Explanation
 
-__all__ = ["explain", "explain_target"]
+__all__ = ["explain", "explain_file", "explain_target"]
 
 
 def explain(
@@ -26,12 +29,14 @@ def explain(
     optimizer: Any = None,
     experiments: bool = True,
     stock: bool = True,
+    measure: bool = False,
 ) -> Explanation:
     """Why `model(*args)`, with its backward when `train`, peaks where it does; bytes of the memory model.
 
     device: where the model and its batch are; a device that is not there is an error, never a guess.
     optimizer: its state is counted among what the caller holds.
     experiments: also plan half the batch and checkpointed blocks; stock: also plan what stock Inductor would do.
+    measure: also compile the model and run it twice, and put the allocator's bytes beside the plan.
     The model is planned, not compiled: it runs once or more on its traced graphs, and is left as it was.
 
     Raises:
@@ -49,12 +54,19 @@ def explain(
             optimizer=optimizer,
             experiments=experiments,
             stock=stock,
+            measure=measure,
         )
     )
 
 
 def explain_target(
-    name: str, *, train: bool = True, device: str = "cpu", experiments: bool = True, stock: bool = True
+    name: str,
+    *,
+    train: bool = True,
+    device: str = "cpu",
+    experiments: bool = True,
+    stock: bool = True,
+    measure: bool = False,
 ) -> Explanation:
     """`explain` of what the function `module:function` builds; raises InputError."""
     from memsched.inductor.target import resolve_target
@@ -68,4 +80,43 @@ def explain_target(
         optimizer=target.optimizer,
         experiments=experiments,
         stock=stock,
+        measure=measure,
     )
+
+
+def explain_file(path: str) -> Explanation:
+    """Explain the graph in a file: `memsched-graph/1`, Inductor's `reorder_for_peak_memory_debug` JSON, or a plan.
+
+    A graph is ordered first; the answer has no step, no experiments and no plan of stock's fusions.  Needs no torch.
+
+    Raises:
+        FormatError: one line with the file, the field and the fault.
+    """
+    from memsched.core.explanation import PlannedStep
+    from memsched.core.peak import peak_bytes
+    from memsched.core.report import GraphReport
+    from memsched.report.explanation import explain_step
+    from memsched.report.planned_file import read_planned
+    from memsched.search.heuristics import stock_orders
+
+    found = read_planned(path)
+    graph, schedule = found.graph, found.schedule
+    report = GraphReport(
+        name=graph.name or os.path.basename(path),
+        kind="graph",
+        ops=len(graph.ops),
+        stock_peak=min(peak_bytes(graph, order) for order in stock_orders(graph).values()),
+        peak=schedule.peak,
+        lower_bound=schedule.lower_bound,
+        gap=schedule.gap,
+        status=schedule.status.value,
+        method=schedule.method,
+        seconds=schedule.seconds,
+        kernels=len(graph.ops),
+        fusions_refused=len(found.refusals),
+        refusals=found.refusals,
+        origins=found.origins,
+        graph=graph,
+        schedule=schedule,
+    )
+    return explain_step(PlannedStep((report,), device=graph.device, step_known=False))

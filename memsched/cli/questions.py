@@ -6,11 +6,15 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE, Command
-from memsched.core.graphio import FormatError
+from memsched.core.graphio import FormatError, atomic_write, write_graph, write_json
 from memsched.core.sizes import InputError, parse_share
-from memsched.questions import explain_target
+from memsched.questions import explain_file, explain_target
+
+if TYPE_CHECKING:
+    from memsched.report.explanation import Explanation
 
 __all__ = ["COMMANDS"]
 
@@ -20,22 +24,64 @@ __all__ = ["COMMANDS"]
 
 def _declare_explain(parser: argparse.ArgumentParser) -> None:
     """The arguments of `memsched explain`."""
-    _declare_target(parser)
+    _declare_target(parser, "; or a file with a graph or a plan")
+    parser.add_argument("--measure", action="store_true", help="also compile and run the step, and measure its bytes")
+    parser.add_argument("-o", "--output", metavar="PAGE", help="also write a page: out.html")
+    parser.add_argument("--plans", metavar="FOLDER", help="also write the graph and the plan of every compiled graph")
     parser.add_argument("--quick", action="store_true", help="no experiments: no smaller batch, no checkpointing")
     parser.add_argument("--json", action="store_true", help="print one memsched-explanation/1 object")
 
 
 def _run_explain(arguments: argparse.Namespace) -> int:
     """Print why a step peaks where it does."""
-    found = explain_target(
-        arguments.target, train=not arguments.inference, device=arguments.device, experiments=not arguments.quick
-    )
+    _check_output(arguments.output)
+    found = explain_file(arguments.target) if _is_file(arguments.target) else _explain_target(arguments)
+    if arguments.output:
+        from memsched.report.explanation_page import render_explanation_page
+
+        atomic_write(arguments.output, render_explanation_page(found, arguments.target).encode())
+    if arguments.plans:
+        _write_plans(arguments.plans, found)
     print(json.dumps(found.to_json(), separators=(",", ":")) if arguments.json else str(found))
     return EXIT_DONE
 
 
-def _declare_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="MODULE:FUNCTION", help="a function that returns (model, batch)")
+def _is_file(target: str) -> bool:
+    return os.path.isfile(target) or target.endswith((".json", ".json.gz"))
+
+
+def _check_output(output: str | None) -> None:
+    """Before minutes of work: raises FormatError."""
+    if output and not output.endswith(".html"):
+        raise FormatError(
+            f"{output}: the name must end in .html (--plans writes what `memsched show` turns into others)"
+        )
+    if output and not os.path.isdir(os.path.dirname(os.path.abspath(output))):
+        raise FormatError(f"{output}: its folder does not exist")
+
+
+def _explain_target(arguments: argparse.Namespace) -> Explanation:
+    return explain_target(
+        arguments.target,
+        train=not arguments.inference,
+        device=arguments.device,
+        experiments=not arguments.quick,
+        measure=arguments.measure,
+    )
+
+
+def _write_plans(folder: str, found: Explanation) -> None:
+    """One graph and one plan for each compiled graph, `backward-0.graph.json` and `backward-0.plan.json`."""
+    os.makedirs(folder, exist_ok=True)
+    for report in found.planned.reports if found.planned else ():
+        if report.graph is not None:
+            stem = os.path.join(folder, report.name.replace(" ", "-"))
+            write_graph(f"{stem}.graph.json", report.graph)
+            write_json(f"{stem}.plan.json", report.to_plan())
+
+
+def _declare_target(parser: argparse.ArgumentParser, or_else: str = "") -> None:
+    parser.add_argument("target", metavar="MODULE:FUNCTION", help=f"a function that returns (model, batch){or_else}")
     parser.add_argument("--inference", action="store_true", help="plan no backward")
     parser.add_argument("--device", default="cpu", help="where the model and its batch are (default: cpu)")
 

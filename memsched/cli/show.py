@@ -6,10 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from memsched.cli.command import EXIT_DONE, Command
-from memsched.cli.verify import check_plan
-from memsched.core.check import CheckError
+from memsched.core.explanation import MeasuredCurve
 from memsched.core.graph import Graph
-from memsched.core.graphio import FormatError, read_graph, read_plan
 from memsched.core.peak import peak_bytes
 from memsched.search.heuristics import stock_orders
 
@@ -19,34 +17,40 @@ _AGAINST = ("stock", "incoming", "lpmf", "bfs", "dfs", "none")
 
 
 def _declare_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("plan", metavar="PLAN", help="memsched-plan/1; a plan of `solve -o` holds its graph")
+    parser.add_argument(
+        "plan", metavar="PLAN", help="memsched-plan/1 with its graph, or a graph, which is ordered first"
+    )
     parser.add_argument("--graph", metavar="GRAPH", help="the graph, when the plan does not hold it")
     against = f"the order to compare with, one of {', '.join(_AGAINST)} (default: stock, the best of Inductor's four)"
     parser.add_argument("--against", choices=_AGAINST, default="stock", metavar="ORDER", help=against)
+    measured = "a snapshot of torch.cuda.memory._dump_snapshot, drawn over the plan (only plain types are unpickled)"
+    parser.add_argument("--measured", metavar="SNAPSHOT", help=measured)
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="out.html, .pickle, .json or .csv")
 
 
 def _show(arguments: argparse.Namespace) -> int:
     from memsched.report.exhibit import Exhibit
+    from memsched.report.planned_file import read_planned
     from memsched.report.show import check_output, write_exhibit
     from memsched.report.timeline import timeline_of
 
     check_output(arguments.output)
-    plan = read_plan(arguments.plan)
-    named_graph = read_graph(arguments.graph) if arguments.graph else None
-    try:
-        graph = named_graph or plan.embedded_graph()
-        if graph is None:
-            raise FormatError("the plan holds no graph, and --graph GRAPH is missing")
-        proved, origins = check_plan(graph, plan), plan.embedded_origins()
-        refusals = plan.embedded_refusals()
-    except (FormatError, CheckError) as error:
-        raise FormatError(f"{arguments.plan}: {error}") from None
-    orders = _orders_against(graph, arguments.against) | {f"memsched ({plan.method})": plan.order}
-    timelines = [timeline_of(graph, order, title, origins) for title, order in orders.items()]
-    bound = None if plan.certificate is None else plan.lower_bound
-    write_exhibit(arguments.output, Exhibit(timelines, bound, plan.certificate, proved, refusals))
+    found = read_planned(arguments.plan, arguments.graph)
+    graph, schedule = found.graph, found.schedule
+    orders = _orders_against(graph, arguments.against) | {f"memsched ({schedule.method})": schedule.order}
+    timelines = [timeline_of(graph, order, title, found.origins) for title, order in orders.items()]
+    bound = None if schedule.certificate is None else schedule.lower_bound
+    measured = _measured(arguments.measured, graph.start_bytes, len(graph.ops)) if arguments.measured else None
+    write_exhibit(
+        arguments.output, Exhibit(timelines, bound, schedule.certificate, found.proved, found.refusals, measured)
+    )
     return EXIT_DONE
+
+
+def _measured(path: str, start: int, steps: int) -> MeasuredCurve:
+    from memsched.report.recorded import read_recorded
+
+    return read_recorded(path, start, steps)
 
 
 def _orders_against(graph: Graph, name: str) -> dict[str, Sequence[int]]:

@@ -7,13 +7,12 @@ import sys
 
 from memsched.cli.command import EXIT_DONE, EXIT_NOT_VERIFIED, Command
 from memsched.cli.text import one_line
-from memsched.core.check import CheckError, check_certificate, check_order
-from memsched.core.graph import Graph
-from memsched.core.graphio import Plan, read_graph, read_plan
-from memsched.core.peak import peak_bytes
+from memsched.core.check import CheckError
+from memsched.core.check_plan import check_plan
+from memsched.core.graphio import read_graph, read_plan
 from memsched.core.result import Certificate, Status
 
-__all__ = ["COMMANDS", "check_plan", "method_of"]
+__all__ = ["COMMANDS", "method_of"]
 
 
 def _declare_verify(parser: argparse.ArgumentParser) -> None:
@@ -35,23 +34,6 @@ def _verify(arguments: argparse.Namespace) -> int:
     print(f"lower bound: {plan.lower_bound} bytes, {how}")
     print(f"status: {plan.status}" + (f", {how}" if plan.status == Status.OPTIMAL.value else ""))
     return EXIT_DONE
-
-
-def check_plan(graph: Graph, plan: Plan) -> bool:
-    """Whether the plan's bound is proved (else it is only claimed); raises CheckError when the plan is wrong."""
-    if plan.num_ops != len(graph.ops):
-        raise CheckError(f"ops: the plan has {plan.num_ops}, the graph has {len(graph.ops)}")
-    if plan.graph_digest and plan.graph_digest != graph.digest:
-        raise CheckError("graph_digest: the plan was made for another graph")
-    check_order(graph, plan.order)
-    peak = peak_bytes(graph, plan.order)
-    if plan.peak != peak:
-        raise CheckError(f"peak: the order needs {peak} bytes, the plan says {plan.peak}")
-    if plan.lower_bound > peak:
-        raise CheckError(f"lower_bound: {plan.lower_bound} is above the peak {peak}")
-    if plan.status == Status.OPTIMAL.value and plan.lower_bound != peak:
-        raise CheckError(f"status: optimal, but the bound {plan.lower_bound} is below the peak {peak}")
-    return check_certificate(graph, plan.certificate, plan.lower_bound)
 
 
 def method_of(certificate: Certificate | None) -> str:

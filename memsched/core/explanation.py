@@ -4,7 +4,9 @@ PlannedStep
   reports      memsched's plan of every graph of the step, in the order in which they ran
   stock        what stock Inductor does with the same graphs, in the terms of the same memory model
   held         bytes that the caller holds while the graphs run: no plan can free them
+  step_known   whether this is all of a step, and `held` is known: not for a graph out of a file
   experiments  the same plans after one change: a smaller batch, a checkpointed block
+  measured     what the allocator held while the graphs ran, by the name of the graph, if they ran
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 
 from memsched.core.report import GraphReport
 
-__all__ = ["Experiment", "HeldBytes", "PlannedStep"]
+__all__ = ["Experiment", "HeldBytes", "MeasuredCurve", "PlannedStep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,25 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredCurve:
+    """Bytes that the allocator held while the chosen order ran.
+
+    places: where on the axis of steps each sample belongs, ascending; 3.5 is the middle of step 3.
+    levels: bytes, one for each place, counted so that the curve begins at the level of the plan.
+    source: how it was measured and placed, for people.
+    """
+
+    places: tuple[float, ...]
+    levels: tuple[int, ...]
+    source: str = ""
+
+    @property
+    def peak(self) -> int:
+        """The most that was measured; bytes."""
+        return max(self.levels, default=0)
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
     """The plans of one step, and what is held beside them."""
 
@@ -55,5 +76,7 @@ class PlannedStep:
     stock: tuple[GraphReport, ...] = ()
     held: HeldBytes = HeldBytes()
     experiments: tuple[Experiment, ...] = ()
+    measured: Mapping[str, MeasuredCurve] = field(default_factory=dict)
     train: bool = True
     device: str = "cpu"
+    step_known: bool = True

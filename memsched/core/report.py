@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from memsched.core.graph import Graph
+from memsched.core.graphio import plan_to_json
 from memsched.core.origin import MadeFusion, Origin, RefusedFusion
 from memsched.core.result import Schedule
 
@@ -67,6 +68,16 @@ class GraphReport:
         left_out = ("graph", "schedule", "origins", "fusions")
         plain = {key: value for key, value in vars(self).items() if key not in left_out}
         return plain | {"refusals": [asdict(refusal) for refusal in self.refusals]}
+
+    def to_plan(self) -> dict[str, Any]:
+        """The plan as a `memsched-plan/1` object, with its graph, the origins and the refused fusions.
+
+        Raises:
+            ValueError: the graph was left to stock, or came out of a cache: there is no plan here.
+        """
+        if self.graph is None or self.schedule is None:
+            raise ValueError(f"{self.name} has no plan here: {self.fallback or 'it came out of a cache'}")
+        return plan_to_json(self.graph, self.schedule, embed_graph=True, origins=self.origins, refusals=self.refusals)
 
     def __str__(self) -> str:
         if self.fallback:

@@ -1,9 +1,11 @@
 """Planning one step of a model for an explanation: memsched's plans, stock's, what the caller holds, and experiments.
 
-Everything is planned, nothing is compiled (`memsched.inductor.plan_only`).  An experiment is a plan of a changed step:
+Everything is planned, nothing is compiled (`memsched.inductor.plan_only`), unless the step is to be measured.  An
+experiment is a plan of a changed step:
 
     half the batch        every argument whose first dimension is the batch is cut to its first half
-    checkpointed blocks   the blocks of that container of the model whose blocks save most for the backward
+    checkpointed block    of that container of the model whose blocks save most for the backward, the block that does
+    checkpointed blocks   all blocks of that container
 
 The model is left as it was: parameters, gradients, buffers, modes and the random state.
 """
@@ -13,21 +15,23 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from memsched.core.explanation import Experiment, HeldBytes, PlannedStep
+from memsched.core.explanation import Experiment, HeldBytes, MeasuredCurve, PlannedStep
 from memsched.core.report import GraphReport
 from memsched.core.sizes import InputError
+from memsched.inductor.curve import measure_step
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_only import plan_only
 
 __all__ = ["plan_step"]
 
 Model: TypeAlias = nn.Module | Callable[..., Any]
+T = TypeVar("T")
 
 
 def plan_step(
@@ -39,9 +43,10 @@ def plan_step(
     optimizer: torch.optim.Optimizer | None = None,
     experiments: bool = True,
     stock: bool = True,
+    measure: bool = False,
     options: BackendOptions | None = None,
 ) -> PlannedStep:
-    """Plan `model(*args)` and, with `train`, the backward of what it returns.
+    """Plan `model(*args)` and, with `train`, the backward of what it returns; with `measure` compile and run it, too.
 
     Raises:
         InputError: a device that is not there or that the model is not on, a model that does not compile, no loss.
@@ -50,18 +55,27 @@ def plan_step(
     options = options or BackendOptions()
     held = _held(model, args, optimizer)
     with _undisturbed(model, train):
-        reports = _plan(model, args, train, options)
+        measured: dict[str, MeasuredCurve] = {}
+        if measure:
+            reports, measured = _guarded(lambda: measure_step(model, args, options, device), train)
+        else:
+            reports = _plan(model, args, train, options)
         _check_reports(reports, train)
         observed = _plan(model, args, train, None) if stock else []
         tried = tuple(_experiments(model, args, reports, train, options)) if experiments else ()
-    return PlannedStep(tuple(reports), tuple(observed), held, tried, train, device)
+    return PlannedStep(tuple(reports), tuple(observed), held, tried, measured, train, device)
 
 
 def _plan(model: Model, args: Sequence[Any], train: bool, options: BackendOptions | None) -> list[GraphReport]:
     """The plans; with no options, those of stock.  Raises InputError."""
+    return _guarded(lambda: plan_only(model, list(args), options, stock=options is None), train)
+
+
+def _guarded(make: Callable[[], T], train: bool) -> T:
+    """What `make` returns, without gradients unless `train`; raises InputError when the model does not compile."""
     try:
         with contextlib.nullcontext() if train else torch.no_grad():
-            return plan_only(model, list(args), options, stock=options is None)
+            return make()
     except InputError:
         raise
     except Exception as error:
@@ -153,7 +167,7 @@ def _experiments(
 ) -> Iterator[Experiment]:
     yield _half_batch(model, args, train, options)
     if train and isinstance(model, nn.Module):
-        yield _checkpointed_blocks(model, args, reports, options)
+        yield from _checkpointed_blocks(model, args, reports, options)
 
 
 def _half_batch(model: Model, args: Sequence[Any], train: bool, options: BackendOptions) -> Experiment:
@@ -173,14 +187,22 @@ def _half_batch(model: Model, args: Sequence[Any], train: bool, options: Backend
 
 def _checkpointed_blocks(
     model: nn.Module, args: Sequence[Any], reports: Sequence[GraphReport], options: BackendOptions
-) -> Experiment:
-    container = _container_that_saves_most(model, reports)
-    if container is None:
-        return Experiment("checkpointing the blocks", failure="no list of blocks of the model saves for the backward")
-    blocks = list(model.get_submodule(container).children())
-    change = f"checkpointing each of the {len(blocks)} blocks of {container!r}"
-    with _checkpointing(blocks):
-        return _try(change, lambda: _plan(model, args, True, options))
+) -> Iterator[Experiment]:
+    """One block, then all of them: where the blocks save the most, by what the graphs save in each."""
+    saved = _saved_by_block(model, reports)
+    if not saved:
+        yield Experiment("checkpointing the blocks", failure="no list of blocks of the model saves for the backward")
+        return
+    container = max(saved, key=lambda name: (sum(saved[name].values()), name))
+    largest = max(saved[container], key=lambda name: (saved[container][name], name))
+    blocks = dict(model.get_submodule(container).named_children())
+    changes = {
+        f"checkpointing the block '{_prefix(container)[1:]}{largest}'": [blocks[largest]],
+        f"checkpointing each of the {len(blocks)} blocks of {container or 'the model'!r}": list(blocks.values()),
+    }
+    for change, chosen in changes.items():
+        with _checkpointing(chosen):
+            yield _try(change, lambda: _plan(model, args, True, options))
 
 
 def _try(change: str, plan: Callable[[], list[GraphReport]]) -> Experiment:
@@ -190,23 +212,33 @@ def _try(change: str, plan: Callable[[], list[GraphReport]]) -> Experiment:
         return Experiment(change, failure=str(error))
 
 
-def _container_that_saves_most(model: nn.Module, reports: Sequence[GraphReport]) -> str | None:
-    """The outermost ModuleList or Sequential, by path, in whose children most bytes are saved for the backward."""
-    containers = {
-        name: module
+def _prefix(container: str) -> str:
+    """How the path of a module in the container begins, with a dot before it; the model itself has no name."""
+    return f".{container}." if container else "."
+
+
+def _saved_by_block(model: nn.Module, reports: Sequence[GraphReport]) -> dict[str, dict[str, int]]:
+    """By the path of a list of blocks: bytes that each block, by its name in the list, saves for the backward.
+
+    Lists are ModuleLists and Sequentials; of nested ones the outermost.
+    """
+    lists = [
+        name
         for name, module in model.named_modules()
-        if name and isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1
-    }
-    saved: dict[str, int] = {}
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1
+    ]
+    saved: dict[str, dict[str, int]] = {}
     for report in reports:
         for buffer in report.graph.buffers if report.graph else ():
             origin = report.origins.get(buffer.name)
             if origin is None or origin.role != "saved by forward":
                 continue
-            container = next((name for name in containers if origin.module.startswith(f"{name}.")), None)
-            if container is not None:
-                saved[container] = saved.get(container, 0) + buffer.size
-    return max(saved, key=lambda name: (saved[name], name)) if saved else None
+            container = next((name for name in lists if f".{origin.module}".startswith(_prefix(name))), None)
+            if container is not None and origin.module:
+                block = f".{origin.module}".removeprefix(_prefix(container)).partition(".")[0]
+                of_block = saved.setdefault(container, {})
+                of_block[block] = of_block.get(block, 0) + buffer.size
+    return saved
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.virtualized import V
 from torch._logging import trace_structured
 
-from memsched.core.graphio import plan_to_json
 from memsched.core.origin import Origin
 from memsched.core.peak import live_buffers, memory_profile
 from memsched.core.report import GraphReport, add_report, await_signature
@@ -55,20 +54,12 @@ def _trace(report: GraphReport) -> None:
         trace_structured(
             "artifact",
             metadata_fn=lambda: {"name": f"memsched_plan_{name}", "encoding": "json"},
-            payload_fn=lambda: json.dumps(plan_of(report)),
+            payload_fn=lambda: json.dumps(report.to_plan()),
         )
     trace_structured(
         "artifact",
         metadata_fn=lambda: {"name": f"memsched_report_{name}", "encoding": "string"},
         payload_fn=lambda: "\n".join(_text(report)),
-    )
-
-
-def plan_of(report: GraphReport) -> dict[str, object]:
-    """The plan of a report as `memsched-plan/1`, with its graph, the origins and the refused fusions."""
-    assert report.graph is not None and report.schedule is not None
-    return plan_to_json(
-        report.graph, report.schedule, embed_graph=True, origins=report.origins, refusals=report.refusals
     )
 
 

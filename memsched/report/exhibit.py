@@ -11,30 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memsched.core.explanation import MeasuredCurve
 from memsched.core.origin import RefusedFusion
 from memsched.core.result import Certificate
 from memsched.report.timeline import Timeline
 
-__all__ = ["Exhibit", "MeasuredCurve"]
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredCurve:
-    """Bytes that the allocator held while the chosen order ran.
-
-    places: where on the axis of steps each sample belongs, ascending; 3.5 is the middle of step 3.
-    levels: bytes, one for each place, counted so that the curve begins at the level of the plan.
-    source: how it was measured and placed, for people.
-    """
-
-    places: tuple[float, ...]
-    levels: tuple[int, ...]
-    source: str = ""
-
-    @property
-    def peak(self) -> int:
-        """The most that was measured; bytes."""
-        return max(self.levels, default=0)
+__all__ = ["Exhibit"]
 
 
 @dataclass(frozen=True)

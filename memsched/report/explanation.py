@@ -12,11 +12,11 @@ order without it (another order might do better still); the rest is quoted from 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memsched.core.check import CheckError, check_certificate
-from memsched.core.explanation import Experiment, HeldBytes, PlannedStep
+from memsched.core.explanation import Experiment, HeldBytes, MeasuredCurve, PlannedStep
 from memsched.core.origin import Origin
 from memsched.core.report import GraphReport
 from memsched.core.result import Certificate, CutCertificate, ForcingCertificate
@@ -74,6 +74,7 @@ class GraphExplanation:
     stock_peak, stock_kernels: of stock Inductor's own fusions and order; None where stock was not planned.
     same_nodes_peak: the best of Inductor's four orders on memsched's kernels.
     bound_op, bound_source: the op that enforces the lower bound, where one op does; bound_words: why, in words.
+    measured_peak: what the allocator held at most while the graph ran, above the level at which the plan begins.
     next_to_go: the tensor, by name, that must shrink or move for this order to peak lower, "" if none is idle.
     """
 
@@ -99,6 +100,7 @@ class GraphExplanation:
     refused: tuple[PricedFusion, ...]
     fusions_refused: int
     fallback: str = ""
+    measured_peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class StepMemory:
     """What the bytes at the highest point of the step are; they add up to `total`.
 
     graph: the graph that peaks; saved: activations saved for the backward; gradients: written by this step;
-    held: what the caller holds.  `transients` is all the rest of the graph.
+    held: what the caller holds; workspace: of the op at the peak.  `transients` is all the rest of the graph.
     """
 
     graph: str
@@ -114,11 +116,12 @@ class StepMemory:
     gradients: int
     saved: int
     transients: int
+    workspace: int = 0
 
     @property
     def total(self) -> int:
         """Bytes at the peak of the step, with what the caller holds."""
-        return self.held.total + self.gradients + self.saved + self.transients
+        return self.held.total + self.gradients + self.saved + self.transients + self.workspace
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Explanation:
     step_note: str
     experiments: tuple[Experiment, ...]
     device: str
+    planned: PlannedStep | None = field(default=None, repr=False, compare=False)
 
     @property
     def peak(self) -> int:
@@ -138,7 +142,9 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, `memsched-explanation/1`."""
-        plain: dict[str, Any] = {"format": EXPLANATION_FORMAT} | asdict(self)
+        told = {key: value for key, value in vars(self).items() if key != "planned"}
+        plain: dict[str, Any] = {"format": EXPLANATION_FORMAT} | asdict(Explanation(**told))
+        del plain["planned"]
         if self.step is not None:
             plain["step"]["total"] = self.step.total
         return plain
@@ -152,13 +158,17 @@ class Explanation:
 def explain_step(planned: PlannedStep) -> Explanation:
     """Put a planned step into words; no torch, well under a second for 1,000 ops."""
     stock = {report.name: report for report in planned.stock}
-    graphs = tuple(explain_graph(report, stock.get(report.name)) for report in planned.reports)
+    graphs = tuple(
+        explain_graph(report, stock.get(report.name), planned.measured.get(report.name)) for report in planned.reports
+    )
     step, note = _step_memory(planned, graphs)
-    return Explanation(graphs, step, note, planned.experiments, planned.device)
+    return Explanation(graphs, step, note, planned.experiments, planned.device, planned)
 
 
-def explain_graph(report: GraphReport, stock: GraphReport | None = None) -> GraphExplanation:
-    """Explain one graph, with stock's plan of it beside, if there is one."""
+def explain_graph(
+    report: GraphReport, stock: GraphReport | None = None, measured: MeasuredCurve | None = None
+) -> GraphExplanation:
+    """Explain one graph, with stock's plan of it and what was measured beside, if there is any."""
     graph, schedule = report.graph, report.schedule
     if graph is None or schedule is None:
         return _unexplained(report)
@@ -189,6 +199,7 @@ def explain_graph(report: GraphReport, stock: GraphReport | None = None) -> Grap
         next_to_go=min(idle, key=lambda tensor: (tensor.without, -tensor.size, tensor.name)).name if idle else "",
         refused=tuple(_priced_fusions(timeline, report)),
         fusions_refused=report.fusions_refused,
+        measured_peak=measured.peak if measured else None,
     )
 
 
@@ -312,6 +323,8 @@ def _step_memory(planned: PlannedStep, graphs: Sequence[GraphExplanation]) -> tu
     kinds = [report.kind for report in planned.reports]
     if any(report.graph is None for report in planned.reports):
         return None, "not added up: a graph was left to stock"
+    if not planned.step_known:
+        return None, "not added up: a file holds one graph, and not what the caller holds"
     if kinds not in (["forward", "backward"], ["inference"], ["forward"], ["step"]):
         return (
             None,
@@ -320,4 +333,6 @@ def _step_memory(planned: PlannedStep, graphs: Sequence[GraphExplanation]) -> tu
     highest = max(graphs, key=lambda graph: graph.peak)
     gradients = sum(t.size for t in highest.tensors if "gradient" in t.origin.role.split(", "))
     saved = sum(t.size for t in highest.tensors if t.origin.role in ("saved for backward", "saved by forward"))
-    return StepMemory(highest.name, planned.held, gradients, saved, highest.peak - gradients - saved), ""
+    workspace = highest.peak - sum(tensor.size for tensor in highest.tensors)
+    transients = highest.peak - gradients - saved - workspace
+    return StepMemory(highest.name, planned.held, gradients, saved, transients, workspace), ""

@@ -14,7 +14,7 @@ from memsched.core.explanation import Experiment
 from memsched.report.explanation import Explanation, GraphExplanation, LiveTensor, StepMemory
 from memsched.report.words import clipped, format_bytes, type_of
 
-__all__ = ["render_explanation", "render_tensor"]
+__all__ = ["advice_lines", "render_explanation", "render_tensor", "step_rows"]
 
 _TENSORS_SHOWN = 12
 _FUSIONS_SHOWN = 3
@@ -28,7 +28,7 @@ def render_explanation(explanation: Explanation) -> str:
     for graph in explanation.graphs:
         lines += [*_graph_lines(graph), ""]
     lines += _step_lines(explanation.step, explanation.step_note)
-    lines += ["", *_lowering_lines(explanation)]
+    lines += ["", "what would lower it", *(f"  {line}" for line in advice_lines(explanation))]
     return "\n".join(lines)
 
 
@@ -57,6 +57,9 @@ def _graph_lines(graph: GraphExplanation) -> Iterator[str]:
     yield f"{graph.name}: {graph.ops} ops, {graph.kernels} kernels, {graph.fusions_refused} fusions refused"
     at = f"at step {graph.peak_step}, {clipped(graph.peak_op, 40)}"
     yield _row("peak", f"{format_bytes(graph.peak)} {at}" + (f": {graph.peak_source}" if graph.peak_source else ""))
+    if graph.measured_peak is not None:
+        error = f", {graph.measured_peak / graph.peak - 1:+.1%}" if graph.peak else ""
+        yield _row("measured", f"{format_bytes(graph.measured_peak)}{error}")
     if graph.stock_peak is not None:
         kernels = f" with {graph.stock_kernels} kernels" if graph.stock_kernels is not None else ""
         yield _row("stock Inductor", f"{format_bytes(graph.stock_peak)}{kernels}")
@@ -77,48 +80,55 @@ def _step_lines(step: StepMemory | None, note: str) -> Iterator[str]:
     if step is None:
         yield f"the step: {note}"
         return
-    held = step.held
     yield f"the step peaks at {format_bytes(step.total)}, in {step.graph}"
-    yield _row("parameters", format_bytes(held.parameters))
-    yield _row("buffers", format_bytes(held.buffers))
+    for label, text in step_rows(step):
+        yield _row(label, text)
+
+
+def step_rows(step: StepMemory) -> Iterator[tuple[str, str]]:
+    """What the bytes at the highest point of the step are, part by part."""
+    held = step.held
+    yield "parameters", format_bytes(held.parameters)
+    yield "buffers", format_bytes(held.buffers)
     state = _NO_OPTIMIZER if held.optimizer_state is None else format_bytes(held.optimizer_state)
     if held.optimizer_state == 0:
         state += " (an optimiser has none before its first step)"
-    yield _row("optimiser state", state)
-    yield _row("batch", format_bytes(held.batch))
+    yield "optimiser state", state
+    yield "batch", format_bytes(held.batch)
     if held.gradients:
-        yield _row("gradients before", format_bytes(held.gradients))
-    yield _row("gradients", format_bytes(step.gradients))
-    yield _row("saved activations", format_bytes(step.saved))
-    yield _row("transients", format_bytes(step.transients))
+        yield "gradients before", format_bytes(held.gradients)
+    yield "gradients", format_bytes(step.gradients)
+    yield "saved activations", format_bytes(step.saved)
+    yield "transients", format_bytes(step.transients)
+    yield "workspace", format_bytes(step.workspace)
 
 
-def _lowering_lines(explanation: Explanation) -> Iterator[str]:
-    yield "what would lower it"
+def advice_lines(explanation: Explanation) -> Iterator[str]:
+    """What would lower the peaks, computed; one sentence each."""
     for graph in explanation.graphs:
         if not graph.fallback:
             yield from _graph_advice(graph)
     peaks = {graph.name: graph.peak for graph in explanation.graphs}
     for experiment in explanation.experiments:
-        yield f"  {_experiment_words(experiment, peaks)}"
+        yield _experiment_words(experiment, peaks)
 
 
 def _graph_advice(graph: GraphExplanation) -> Iterator[str]:
     name = graph.name
     if graph.status == "optimal":
-        yield f"  {name}: the bound is met, no order of these kernels needs less; the graph itself must change."
+        yield f"{name}: the bound is met, no order of these kernels needs less; the graph itself must change."
     else:
         most = format_bytes(graph.peak - graph.lower_bound)
-        yield f"  {name}: another order could save at most {most}."
+        yield f"{name}: another order could save at most {most}."
     tensor = next((tensor for tensor in graph.tensors if tensor.name == graph.next_to_go), None)
     if tensor is None:
-        yield f"  {name}: every tensor at the peak is read or written there."
+        yield f"{name}: every tensor at the peak is read or written there."
     else:
         saved = format_bytes(graph.peak - tensor.without)
-        yield f"  {name}: next to go is {tensor.name}, {_place(tensor)}: without it this order needs {saved} less."
-        yield f"  {name}: {_remedy(tensor)}"
+        yield f"{name}: next to go is {tensor.name}, {_place(tensor)}: without it this order needs {saved} less."
+        yield f"{name}: {_remedy(tensor)}"
     for fusion in graph.refused[:_FUSIONS_SHOWN]:
-        yield f"  {name}: refused, would cost {format_bytes(fusion.price)}: {fusion.first} with {fusion.second}"
+        yield f"{name}: refused, would cost {format_bytes(fusion.price)}: {fusion.first} with {fusion.second}"
 
 
 def _remedy(tensor: LiveTensor) -> str:

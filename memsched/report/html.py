@@ -23,9 +23,10 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from memsched.core.explanation import MeasuredCurve
 from memsched.core.graph import Buffer
 from memsched.core.origin import Origin, RefusedFusion
-from memsched.report.exhibit import Exhibit, MeasuredCurve
+from memsched.report.exhibit import Exhibit
 from memsched.report.page import FRAME, SCRIPT, STYLE
 from memsched.report.timeline import Timeline
 from memsched.report.words import certificate_words, clipped, format_bytes, gap_words, type_of

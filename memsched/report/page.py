@@ -109,6 +109,7 @@ th, td { text-align: left; padding: 2px 10px; height: 26px; line-height: 20px; w
   max-width: 46ch; overflow: hidden; text-overflow: ellipsis; }
 th { position: sticky; top: 0; background: var(--panel); color: var(--muted); font-weight: 600; font-size: 12px; }
 td.number, th.number { text-align: right; } td { border-top: 1px solid var(--line); }
+.facts th { position: static; width: 1%; } ul { margin: 4px 0; padding-left: 20px; } li { overflow-wrap: anywhere; }
 tr.here td { background: color-mix(in srgb, var(--accent) 18%, var(--ground)); }
 tbody tr { cursor: pointer; } tr.spacer td { padding: 0; border: 0; }
 button, select, input { font: inherit; color: inherit; background: var(--panel); border: 1px solid var(--line);

@@ -282,7 +282,7 @@ class Chart {
     pen.strokeStyle = colours.measured;
     pen.lineWidth = 1.5;
     pen.beginPath();
-    let index = Math.max(0, firstAt(at, view.from / own) - 1);
+    let index = Math.max(0, firstAt(at, view.from / own) - 1), level = bytes[index];
     for (; index < at.length; index++) {
       const column = Math.round(this.x(at[index]));
       let low = bytes[index], high = bytes[index];
@@ -292,9 +292,8 @@ class Chart {
         high = Math.max(high, bytes[index]);
       }
       const x = Math.max(PAD.left, Math.min(end, column));
-      pen.lineTo(x, this.y(low));
-      pen.lineTo(x, this.y(high));
-      pen.lineTo(x, this.y(bytes[index]));
+      for (const height of [level, low, high, bytes[index]]) pen.lineTo(x, this.y(height));
+      level = bytes[index];
       if (column > end) break;
     }
     pen.stroke();
