@@ -10,6 +10,7 @@ COMMANDS = {
     "report": "tables and figures of runs",
     "capture": "scheduler graphs of the models into bench/instances/",
     "orders": "how good the orders are on captured graphs",
+    "smoke": "plan a few models and compare with the baselines, for CI",
     "demo": "eager, stock and memsched side by side on a few models",
     "readme": "put measured tables into the README",
 }
