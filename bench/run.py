@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repetitions = 0 if options.jobs > 1 or options.lower_only else options.repetitions
     with tempfile.TemporaryDirectory(prefix="memsched-bench-") as cache, _progress(count) as (tell, advance):
         runner = _Runner(rows, repetitions, options.lower_only, options.timeout, cache)
-        with ThreadPoolExecutor(options.jobs) as pool:
+        with ThreadPoolExecutor(options.jobs) as pool, runner.stopping_on_signals(pool):
             for done in [pool.submit(runner.run, case, modes, tell, advance) for case, modes in todo]:
                 done.result()
     bad = [row for row in rows.found.values() if row["status"] != "ok"]
@@ -121,6 +121,20 @@ class _Runner:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    @contextmanager
+    def stopping_on_signals(self, pool: ThreadPoolExecutor) -> Iterator[None]:
+        """Interrupted or terminated, kill the processes that run and keep the rows that they gave."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        except BaseException:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def run(self, case: Case, modes: list[str], tell: Progress, advance: Callable[[], None]) -> None:
         """Measure the modes of a case and append their rows."""
@@ -132,6 +146,8 @@ class _Runner:
             for row in found:
                 left.remove(row["mode"])
                 advance()
+            if self._stop.is_set():
+                return
 
     def _process(self, case: Case, modes: list[str], tell: Progress) -> list[Row]:
         """The rows that one process gave; when it died, with one for the mode that it died in."""
@@ -142,7 +158,9 @@ class _Runner:
             own = {"TORCHINDUCTOR_CACHE_DIR": self.cache, "TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}
             command = [sys.executable, "-m", "bench.run_child", str(task), str(events)]
             with (Path(place) / "errors").open("w+") as errors:
-                process = subprocess.Popen(command, stdout=errors, stderr=errors, env={**os.environ, **own})
+                process = subprocess.Popen(
+                    command, stdout=errors, stderr=errors, env={**os.environ, **own}, start_new_session=True
+                )
                 ended = self._wait(process, events, lambda text: tell(f"{case}: {text}"))
                 errors.seek(0)
                 last = next((line for line in reversed(errors.read().splitlines()) if line.strip()), "")
@@ -150,25 +168,25 @@ class _Runner:
         return _rows_of(case, modes, told, ended, last)
 
     def _wait(self, process: subprocess.Popen[bytes], events: Path, tell: Progress) -> str:
-        """Wait for the process, killing it when nothing was told for too long; "ok", "timeout" or how it ended."""
+        """Wait for the process; "ok", how it ended, or "timeout" or "stopped" when it was killed here.
+
+        It is killed with all that it started, the C++ compiler among it: when nothing was told for too long, or when
+        this run is stopped.
+        """
         changed, size, doing = time.monotonic(), 0, ""
-        try:
-            while process.poll() is None:
-                time.sleep(_POLL_SECONDS)
-                told = events.stat().st_size if events.exists() else 0
-                if told != size:
-                    changed, size = time.monotonic(), told
-                    now = next((e["doing"] for e in reversed(_events(events)) if "doing" in e), "")
-                    if now != doing:
-                        tell(doing := now)
-                elif time.monotonic() - changed > self.timeout:
-                    process.kill()
-                    process.wait()
-                    return "timeout"
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
+        while process.poll() is None:
+            time.sleep(_POLL_SECONDS)
+            told = events.stat().st_size if events.exists() else 0
+            if told != size:
+                changed, size = time.monotonic(), told
+                now = next((e["doing"] for e in reversed(_events(events)) if "doing" in e), "")
+                if now != doing:
+                    tell(doing := now)
+            late = time.monotonic() - changed > self.timeout
+            if late or self._stop.is_set():
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return "timeout" if late else "stopped"
         code = process.returncode
         return "ok" if code == 0 else f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
@@ -188,7 +206,7 @@ def _rows_of(case: Case, modes: Sequence[str], told: Sequence[dict[str, Any]], e
         if row["mode"] in seconds:
             row |= {"seconds": seconds[row["mode"]], "timed_with": sorted(seconds)}
     missing = [mode for mode in modes if mode not in {row["mode"] for row in rows}]
-    if not missing:
+    if not missing or ended == "stopped":
         return rows
     blamed = next((event["mode"] for event in reversed(told) if "doing" in event), None)
     # Before the first mode all of them fail for the same reason: a model that cannot be built.

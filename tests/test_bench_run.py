@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +168,25 @@ def test_a_real_process_without_the_compiler(tmp_path: Path) -> None:
     assert eager["peak"] == sum(eager[f"{part}_at_peak"] for part in ("saved", "gradients", "transients"))
     assert planned["bound"] <= planned["modelled"] <= stock["modelled"]
     assert json.loads((tmp_path / "environment.json").read_text())[0]["torch"] == torch.__version__
+
+
+@pytest.mark.plans
+def test_a_terminated_run_leaves_no_process_and_keeps_its_rows(tmp_path: Path) -> None:
+    """Stopped as soon as the first row could be there: what was told is kept, the child and its children are gone."""
+    command = [sys.executable, "-m", "bench", "run", "--models", "gpt", "--size", "small", "--output", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "gpt small" in line:
+            break
+    children = [path for path in Path("/proc").glob("[0-9]*") if f"PPid:\t{process.pid}\n" in _status_of(path)]
+    process.terminate()
+    assert process.wait(60) != 0
+    assert children
+    assert not any(path.exists() for path in children)
+
+
+def _status_of(process: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (process / "status").read_text()
+    return ""
