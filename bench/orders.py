@@ -1,4 +1,6 @@
-"""How good are the orders?  `python -m bench.orders DIR [--time-limit 5] [--json]`, a line for every graph in DIR.
+"""How good are the orders?  `python -m bench orders [DIR] [--time-limit 5] [--json]`, a line for every graph in DIR.
+
+With `--methods`, the score of every method instead: peak over best, share proved optimal, time (`orders_methods.py`).
 
 DIR holds `memsched-graph/1` files and, if known, `instances.jsonl` with the best peak (`best`) and the highest bound
 (`lb`) so far for each name.  Columns: ops, stock (least peak of Inductor's four orders), best known, ours, known bound,
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.orders_methods import DEFAULT_METHODS, compare, score_table
 from memsched.core.check import check_certificate, check_order
 from memsched.core.graphio import read_graph
 from memsched.core.peak import peak_bytes
@@ -49,21 +52,25 @@ class Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Solve every graph of a folder and print the table or, with --json, one object with rows and summary."""
-    parser = argparse.ArgumentParser(prog="python -m bench.orders", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser = argparse.ArgumentParser(prog="python -m bench orders", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR", nargs="?", default=Path("bench/instances"))
     parser.add_argument("--time-limit", type=float, default=5.0, metavar="S")
     parser.add_argument("--work-limit", type=int, metavar="UNITS", help="instead of the units that the seconds buy")
     parser.add_argument("--method", choices=METHODS, default="auto")
+    parser.add_argument("--methods", nargs="*", choices=(*DEFAULT_METHODS, *METHODS), metavar="METHOD",
+                        help=f"compare methods (default of these: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
     parser.add_argument("--only", default="", metavar="TEXT", help="only graphs whose name contains this")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     known = _known(arguments.folder)
     options = Options(arguments.time_limit, arguments.work_limit, method=arguments.method)
+    paths = [path for path in sorted(arguments.folder.glob("*.json*")) if path.suffix != ".jsonl"]
+    paths = [path for path in paths if arguments.only in path.name.split(".json")[0]]
+    if arguments.methods is not None and paths:
+        return _compare(paths, known, arguments)
     rows = []
-    for path in sorted(arguments.folder.glob("*.json*")):
+    for path in paths:
         name = path.name.split(".json")[0]
-        if path.suffix == ".jsonl" or arguments.only not in name:
-            continue
         row = _row(path, name, known.get(name, {}), options)
         rows.append(row)
         if not arguments.json:
@@ -78,6 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         for what, value in _summary(rows).items():
             print(f"{what}: {value}")
+    return 0
+
+
+def _compare(paths: Sequence[Path], known: dict[str, dict[str, int]], arguments: argparse.Namespace) -> int:
+    """Print the score of every method."""
+    best = {name: record["best"] for name, record in known.items()}
+    methods = arguments.methods or DEFAULT_METHODS
+    found = compare(paths, best, methods, arguments.time_limit, lambda text: print(text, file=sys.stderr, flush=True))
+    if arguments.json:
+        print(json.dumps({"graphs": len(paths), "scores": [asdict(score) for score in found]}, indent=1))
+    else:
+        print(score_table(found, len(paths)))
     return 0
 
 
