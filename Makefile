@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check lint campaign clean
+.PHONY: help setup demo bench test check lint campaign clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -17,6 +17,10 @@ setup: $(READY)  ## create .venv with everything that the other targets need
 
 demo: $(READY)  ## compile two models, print eager, stock and memsched side by side, draw memory over time
 	$(BIN)/python -m bench.demo
+
+bench: $(READY)  ## the benchmark of checkpointed models (about an hour); rows, tables and figures in bench/results/
+	$(BIN)/python -m bench run --suite ac --output bench/results/cpu
+	$(BIN)/python -m bench report bench/results/cpu
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
