@@ -72,7 +72,8 @@ def plan_target(
 ) -> list[CudaPlan]:
     """The plans of the step that `module:function` builds; called in a worker.
 
-    ways: "stock" and "memsched", in any number; options: of `BackendOptions`, and any of Inductor's own.
+    ways: of "stock", "memsched", and "memsched without reuse", with `allow_buffer_reuse=False`.
+    options: of `BackendOptions`, and any of Inductor's own.
 
     Raises:
         InputError: the step cannot be built or compiled, or an option is wrong; one line.
@@ -81,7 +82,12 @@ def plan_target(
         own, inductor = split_options(options)
     except ValueError as error:
         raise InputError(str(error)) from None
-    known = {"stock": stock_way(inductor), "memsched": planned_way(own, inductor)}
+    without_reuse = {**inductor, "allow_buffer_reuse": False}
+    known = {
+        "stock": stock_way(inductor),
+        "memsched": planned_way(own, inductor),
+        "memsched without reuse": planned_way(own, without_reuse),
+    }
     with pretend_gpu(show_device, gpu):
         report_progress(f"{target}: building the model")
         step = build_step(target, arguments)
@@ -158,7 +164,9 @@ def _plan_graph(
 
 def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) -> CudaGraph:
     replay = wrapper.replay()
-    return CudaGraph(report, prefusion, wrapper.source, replay.peak, replay.entry, replay.retained)
+    return CudaGraph(
+        report, prefusion, wrapper.source, replay.peak, replay.curve, replay.lines, replay.entry, replay.retained
+    )
 
 
 def _forget_output_strides() -> None:

@@ -26,6 +26,8 @@ class CudaGraph:
     prefusion: the scheduler's nodes before fusion.
     wrapper: the generated Python source that allocates, calls the kernels and frees.
     replayed: the most bytes that the wrapper has live at once, above its inputs, in blocks of 512 bytes.
+    curve, lines: the live bytes above the inputs after each allocation and each run of frees, and the line of the
+        wrapper that each belongs to.
     entry: bytes of its inputs; retained: what it leaves, less the inputs that it frees; may be negative.
     """
 
@@ -33,6 +35,8 @@ class CudaGraph:
     prefusion: Graph | None = field(default=None, repr=False)
     wrapper: str = field(default="", repr=False)
     replayed: int = 0
+    curve: tuple[int, ...] = field(default=(), repr=False)
+    lines: tuple[int, ...] = field(default=(), repr=False)
     entry: int = 0
     retained: int = 0
 
@@ -55,6 +59,20 @@ class CudaPlan:
     gpu: str
     torch: str
     seconds: float
+
+    @property
+    def step_peak(self) -> int:
+        """The most bytes that the replayed wrappers have live at once above what the caller holds before the step.
+
+        The backward graphs run after all forward graphs, in reverse, on what is left by those before them.
+        """
+        backward = [graph for graph in self.graphs if graph.report.kind == "backward"]
+        forward = [graph for graph in self.graphs if graph.report.kind != "backward"]
+        live = peak = 0
+        for graph in [*forward, *reversed(backward)]:
+            peak = max(peak, live + graph.replayed)
+            live += graph.retained
+        return peak
 
     @property
     def reports(self) -> list[GraphReport]:

@@ -1,0 +1,193 @@
+"""What memsched brings on a GPU, planned without one: the checkpointed models at their cuda sizes, against stock.
+
+    python -m bench.cuda_plans                        all models, 4 layers each: about an hour on two cores; resumable
+    python -m bench.cuda_plans --models contrastive --layers 0      as deep as the registry has it
+    python -m bench.cuda_plans --table                only the table, from the rows that are there
+
+Every figure is of the wrapper that Inductor generated for CUDA, replayed with fake tensors in blocks of 512 bytes
+(`memsched.inductor.replay`): the peak of one training step, forward and backward, above parameters, buffers and batch.
+Rows go to bench/results/cuda_plans.json, one for each model and depth; the table goes to cuda_plans.md.
+
+    of stock    memsched's peak over stock's; 1 is stock, less is less memory
+    bound       what no order of memsched's kernels undercuts, in the graph that peaks highest, over its modelled peak
+    reuse off   the same plan with `allow_buffer_reuse=False`, over stock's peak
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.models import MODELS, Workload, parse_policy
+from memsched.core.graphio import atomic_write
+from memsched.core.sizes import InputError
+from memsched.inductor.cuda_without_gpu import CudaPlan, CudaUnavailable, CudaWorker, WorkerError, set_up
+
+__all__ = ["WEIGHT_SHARING", "main", "markdown", "step"]
+
+WEIGHT_SHARING = ("contrastive", "siamese", "preference", "looped", "traversal")
+"""Models whose weights are used more than once in a step: at most `SHARED_LIMIT` of stock is asked of them."""
+
+SHARED_LIMIT = 0.45
+
+_WAYS = ("stock", "memsched", "memsched without reuse")
+_RESULTS = Path(__file__).parent / "results"
+_DEPTHS = ("layers", "loops")
+_GIB = 2**30
+
+
+def step(name: str, layers: int = 0) -> Workload:
+    """The model at its cuda size, with that many layers instead of its own if `layers` is not 0; for the worker."""
+    entry = MODELS[name]
+    depth = next((field for field in _DEPTHS if hasattr(entry.cuda, field)), None)
+    configuration: Any = entry.cuda
+    if layers and depth is not None and getattr(configuration, depth) > layers:
+        configuration = dataclasses.replace(configuration, **{depth: layers})
+    policy = parse_policy(entry.policy)
+    model, batch = configuration.build(policy)
+    return Workload(name, model, batch, policy)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plan what is missing, write rows and table; 0 when every row is there, 1 when one failed, 2 on bad input."""
+    options = _parser().parse_args(arguments)
+    unknown = [name for name in options.models if name not in MODELS]
+    if unknown:
+        print(f"bench.cuda_plans: --models: {unknown[0]!r} is unknown ({', '.join(MODELS)})", file=sys.stderr)
+        return 2
+    file = Path(options.output) / "cuda_plans.json"
+    rows = _read(file)
+    wanted = [] if options.table else [(name, options.layers) for name in options.models]
+    missing = [key for key in wanted if options.again or key not in rows or "failure" in rows[key]]
+    console = Console(stderr=True)
+    try:
+        if missing:
+            set_up(console.print)
+        for name, layers in missing:
+            rows[name, layers] = _row(name, layers, console)
+            _write(file, rows)
+    except CudaUnavailable as error:
+        print(f"bench.cuda_plans: {error}", file=sys.stderr)
+        return 2
+    _write(file, rows)
+    print(markdown(list(rows.values())))
+    return int(any("failure" in row for row in rows.values()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.cuda_plans", description=(__doc__ or "").split("\n\n")[0])
+    checkpointed = [name for name, entry in MODELS.items() if "ac" in entry.suites]
+    parser.add_argument(
+        "--models", nargs="+", default=checkpointed, metavar="NAME", help="default: all of the suite ac"
+    )
+    parser.add_argument("--layers", type=int, default=4, help="layers at most; 0: as the registry has it (default: 4)")
+    parser.add_argument("--again", action="store_true", help="plan again what is there already")
+    parser.add_argument("--table", action="store_true", help="plan nothing, write and print the table")
+    parser.add_argument("--output", default=str(_RESULTS), help="folder of the rows and the table")
+    return parser
+
+
+def _row(name: str, layers: int, console: Console) -> dict[str, Any]:
+    """The row of one model; a failure is a row."""
+    row: dict[str, Any] = {"model": name, "layers": layers}
+    started = time.perf_counter()
+    with console.status(f"{name}: starting") as status, CudaWorker() as worker:
+        try:
+            plans = worker.plans(
+                "bench.cuda_plans:step",
+                ways=_WAYS,
+                arguments={"name": name, "layers": layers},
+                progress=lambda text: status.update(f"{name}: {text} [{time.perf_counter() - started:.0f} s]"),
+            )
+        except (InputError, WorkerError) as error:
+            return row | {"failure": str(error)}
+    row |= {"torch": plans[0].torch, "gpu": plans[0].gpu, "held": plans[0].held.total}
+    row |= {"seconds": round(time.perf_counter() - started, 1)}
+    return row | {"ways": {plan.way: _figures(plan) for plan in plans}}
+
+
+def _figures(plan: CudaPlan) -> dict[str, Any]:
+    graphs = [
+        {
+            "kind": graph.report.kind,
+            "replayed": graph.replayed,
+            "entry": graph.entry,
+            "retained": graph.retained,
+            "modelled": graph.report.peak,
+            "bound": graph.report.lower_bound,
+            "status": graph.report.status,
+            "kernels": graph.report.kernels,
+            "refused": graph.report.fusions_refused,
+        }
+        for graph in plan.graphs
+    ]
+    return {"peak": plan.step_peak, "graphs": graphs}
+
+
+def _read(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    return {(row["model"], row["layers"]): row for row in rows}
+
+
+def _write(file: Path, rows: dict[tuple[str, int], dict[str, Any]]) -> None:
+    order = {name: at for at, name in enumerate(MODELS)}
+    listed = sorted(rows.values(), key=lambda row: (order.get(row["model"], len(order)), row["layers"]))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, json.dumps({"rows": listed}, indent=1).encode() + b"\n")
+    atomic_write(file.with_suffix(".md"), markdown(listed).encode())
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table, and a line of what was asked."""
+    lines = [
+        "| model | layers | stock GiB | memsched GiB | of stock | kernels | bound | status | reuse off |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        layers = row["layers"] or "all"
+        if "failure" in row:
+            lines.append(f"| {row['model']} | {layers} | {row['failure']} |" + " |" * 6)
+            continue
+        lines.append("| " + " | ".join((row["model"], str(layers), *_cells(row))) + " |")
+    return "\n".join(lines) + "\n\n" + _verdict([row for row in rows if "failure" not in row]) + "\n"
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    stock, planned, no_reuse = (row["ways"][way] for way in _WAYS)
+    highest = max(planned["graphs"], key=lambda graph: graph["modelled"])
+    kernels = [sum(graph["kernels"] for graph in way["graphs"]) for way in (planned, stock)]
+    return (
+        f"{stock['peak'] / _GIB:.3f}",
+        f"{planned['peak'] / _GIB:.3f}",
+        f"{_of_stock(row):.3f}",
+        f"{kernels[0] / kernels[1]:.2f}",
+        f"{highest['bound'] / highest['modelled']:.3f}",
+        highest["status"],
+        f"{no_reuse['peak'] / stock['peak']:.3f}",
+    )
+
+
+def _of_stock(row: dict[str, Any]) -> float:
+    return float(row["ways"]["memsched"]["peak"] / row["ways"]["stock"]["peak"])
+
+
+def _verdict(rows: Sequence[dict[str, Any]]) -> str:
+    above = [row["model"] for row in rows if _of_stock(row) > 1]
+    missed = [row["model"] for row in rows if row["model"] in WEIGHT_SHARING and _of_stock(row) > SHARED_LIMIT]
+    shared = sum(row["model"] in WEIGHT_SHARING for row in rows)
+    return (
+        f"Above stock: {', '.join(above) or 'none'} of {len(rows)}. "
+        f"Weight-sharing models above {SHARED_LIMIT} of stock: {', '.join(missed) or 'none'} of {shared}."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
