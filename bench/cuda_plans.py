@@ -29,7 +29,7 @@ from rich.console import Console
 from bench.models import MODELS, Workload, parse_policy
 from memsched.core.graphio import atomic_write
 from memsched.core.sizes import InputError
-from memsched.inductor.cuda_without_gpu import CudaPlan, CudaUnavailable, CudaWorker, WorkerError, set_up
+from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, StepPlan, WorkerError, set_up
 
 __all__ = ["WEIGHT_SHARING", "main", "markdown", "step"]
 
@@ -109,12 +109,12 @@ def _row(name: str, layers: int, console: Console) -> dict[str, Any]:
             )
         except (InputError, WorkerError) as error:
             return row | {"failure": str(error)}
-    row |= {"torch": plans[0].torch, "gpu": plans[0].gpu, "held": plans[0].held.total}
+    row |= {"torch": plans[0].torch, "held": plans[0].held.total}
     row |= {"seconds": round(time.perf_counter() - started, 1)}
     return row | {"ways": {plan.way: _figures(plan) for plan in plans}}
 
 
-def _figures(plan: CudaPlan) -> dict[str, Any]:
+def _figures(plan: StepPlan) -> dict[str, Any]:
     graphs = [
         {
             "kind": graph.report.kind,

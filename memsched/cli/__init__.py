@@ -4,6 +4,7 @@
     memsched verify GRAPH PLAN                                               recompute the peak, check the certificate
     memsched show PLAN [--graph GRAPH] -o out.html|.pickle|.json|.csv        a page, a snapshot, a trace, a table
     memsched tree GRAPH [-o tree.svg] [--segments] [--json]                  the series-parallel decomposition
+    memsched plan MODULE:FUNCTION --device cuda --device-memory 24GiB        will it fit?  see `memsched.planning`
     memsched explain | check MODULE:FUNCTION, memsched diff A B              see `memsched.questions`
 
 Each family of commands is a module here (`memsched.cli.command`).  Nothing here imports torch when it is imported, and
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from memsched import __version__
-from memsched.cli import fusions, pareto, questions, show, solve, tree, verify
+from memsched.cli import fusions, pareto, plan, questions, show, solve, tree, verify
 from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
 from memsched.cli.text import one_line
 from memsched.core.check import CheckError
@@ -33,6 +34,7 @@ __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "EXIT
 _FAMILIES = (
     fusions,
     pareto,
+    plan,
     questions,
     show,
     solve,

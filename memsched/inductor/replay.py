@@ -70,6 +70,8 @@ class Replay:
     peak: the most that is live at once, 0 or more; bytes.
     retained: what is live after the call: its results, less the inputs that it freed; bytes, may be negative.
     entry: bytes of the inputs.
+    freed: bytes of the inputs that are freed when the peak is reached; results: bytes of those results that are live
+        then.  The rest of the peak, `peak + freed - results`, is of tensors that come and go.
     curve: the live bytes after each allocation and each run of frees; bytes above entry.
     lines: the line of the wrapper that each entry of `curve` belongs to.
     """
@@ -79,6 +81,8 @@ class Replay:
     entry: int
     curve: tuple[int, ...]
     lines: tuple[int, ...]
+    freed: int = 0
+    results: int = 0
 
 
 def replay_wrapper(
@@ -113,7 +117,9 @@ def replay_wrapper(
             live.sweep(_wrapper_line())
         del results, held
     curve = tuple(point - entry for point in live.curve)
-    return Replay(max([0, *curve]), live.bytes - entry, entry, curve, tuple(live.lines))
+    peak = max([0, *curve])
+    freed, results = live.parts_at(curve.index(peak) if peak else -1)
+    return Replay(peak, live.bytes - entry, entry, curve, tuple(live.lines), freed, results)
 
 
 class _LiveStorages:
@@ -124,7 +130,8 @@ class _LiveStorages:
         self.bytes = 0
         self.curve: list[int] = []
         self.lines: list[int] = []
-        self._known: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._known: dict[int, tuple[StorageWeakRef, int, int]] = {}
+        self._dead: list[tuple[int, int, int]] = []
 
     def add(self, tensor: Any, line: int) -> None:
         """Count the storage of `tensor`, if it is one and its storage is new."""
@@ -135,7 +142,7 @@ class _LiveStorages:
         if storage._cdata in self._known:
             return
         size = -(-storage.nbytes() // self.alignment) * self.alignment
-        self._known[storage._cdata] = StorageWeakRef(storage), size
+        self._known[storage._cdata] = StorageWeakRef(storage), size, len(self.curve)
         self._step(size, line)
 
     def begin(self, inputs: Sequence[Any]) -> int:
@@ -144,14 +151,22 @@ class _LiveStorages:
             self.add(one, 0)
         self.curve.clear()
         self.lines.clear()
+        self._known = {key: (reference, size, -1) for key, (reference, size, _) in self._known.items()}
         return self.bytes
 
     def sweep(self, line: int) -> None:
         """Forget the storages that nobody refers to any more."""
-        gone = [key for key, (reference, _) in self._known.items() if reference.expired()]
-        freed = sum(self._known.pop(key)[1] for key in gone)
-        if freed:
-            self._step(-freed, line)
+        gone = [key for key, (reference, _, _) in self._known.items() if reference.expired()]
+        dead = [(size, born, len(self.curve)) for _, size, born in map(self._known.pop, gone)]
+        self._dead += dead
+        if any(size for size, _, _ in dead):
+            self._step(-sum(size for size, _, _ in dead), line)
+
+    def parts_at(self, step: int) -> tuple[int, int]:
+        """Of what is live, or not any more, after entry `step` of the curve: freed inputs, and what lives to the end."""
+        freed = sum(size for size, born, died in self._dead if born < 0 and died <= step)
+        results = sum(size for _, size, born in self._known.values() if 0 <= born <= step)
+        return freed, results
 
     def _step(self, change: int, line: int) -> None:
         self.bytes += change

@@ -1,9 +1,9 @@
 """What `module:function` names on the command line: a function that builds the model and the batch of one step.
 
     # train.py                                    memsched explain train:step
-    def step():
+    def step(batch_size=8):                                   # the argument is for `memsched plan --batch-size`
         model = Net()
-        return model, (torch.randn(8, 3, 32, 32),)            # or model, batch, optimizer
+        return model, (torch.randn(batch_size, 3, 32, 32),)   # or model, batch, optimizer
                                                               # or an object with `model` and `batch`
 `model(*batch)` must return the loss, or anything with a tensor in it that requires a gradient.
 """

@@ -10,7 +10,7 @@ generated kernels would be compiled:
                                                      the model is built under fake tensors        (fake_model)
                                                      "there is a GPU" where Inductor asks         (pretend)
                                                      compile_fx; each graph's plan, wrapper kept  (capture)
-    CudaPlan <────────────────── pickle ──────────── the wrapper executed with stub kernels: exact bytes (replay)
+    StepPlan <────────────────── pickle ──────────── the wrapper executed with stub kernels: exact bytes (replay)
 
 `plan_cuda` is a plan of one step in terms of `memsched.core`; `CudaWorker.call` runs any function in such a process.
 What is needed beside torch 2.13 (CPU build): a C++ compiler, and triton's Python package, which `set_up` puts into a
@@ -25,13 +25,13 @@ from __future__ import annotations
 
 from memsched.inductor.cuda_without_gpu.client import CudaWorker, WorkerError, plan_cuda
 from memsched.inductor.cuda_without_gpu.environment import CudaUnavailable, missing, set_up
-from memsched.inductor.cuda_without_gpu.plans import CudaGraph, CudaPlan
+from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 
 __all__ = [
-    "CudaGraph",
-    "CudaPlan",
     "CudaUnavailable",
     "CudaWorker",
+    "PlannedGraph",
+    "StepPlan",
     "WorkerError",
     "missing",
     "plan_cuda",

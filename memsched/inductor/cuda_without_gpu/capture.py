@@ -4,8 +4,10 @@
 lowered, fused, ordered and written as a wrapper, once for every `Way` that was asked for; after that the traced graph
 runs in its place on fake tensors.
 
-    step = build_step("train:step", {})
-    stock, planned = capture_step(step, [stock_way(), planned_way(BackendOptions())])     # lists of CudaGraph
+    step = build_step("train:step", {}, "cuda")
+    stock, planned = capture_step(step, [stock_way(), planned_way(BackendOptions())])     # lists of PlannedGraph
+
+With device "cpu" the same runs in any process, without the shim and without pretending.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import Unsupported
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._inductor import config
@@ -34,7 +37,7 @@ from memsched.inductor.backend import planning_patches
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
-from memsched.inductor.cuda_without_gpu.plans import CudaGraph, CudaPlan
+from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
@@ -43,9 +46,9 @@ from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.session import graph_kind
 from memsched.inductor.wrapper_source import Wrapper, capture_wrappers
 
-__all__ = ["Way", "capture_step", "plan_target", "planned_way", "stock_way"]
+__all__ = ["Way", "capture_step", "plan_cuda_target", "plan_target", "planned_way", "stock_way"]
 
-_H100 = Gpu()
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -68,69 +71,91 @@ def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = No
 
 
 def plan_target(
-    target: str, *, ways: Sequence[str], options: Mapping[str, Any], arguments: Mapping[str, Any], gpu: Gpu = _H100
-) -> list[CudaPlan]:
-    """The plans of the step that `module:function` builds; called in a worker.
+    target: str,
+    *,
+    ways: Sequence[str] = ("memsched",),
+    options: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    train: bool = True,
+    progress: Progress = lambda _text: None,
+) -> list[StepPlan]:
+    """The plans of the step that `module:function` builds, without running it; on fake tensors of `device`.
 
     ways: of "stock", "memsched", and "memsched without reuse", with `allow_buffer_reuse=False`.
-    options: of `BackendOptions`, and any of Inductor's own.
+    options: of `BackendOptions`, and any of Inductor's own; arguments: keyword arguments of the function.
 
     Raises:
         InputError: the step cannot be built or compiled, or an option is wrong; one line.
     """
-    try:
-        own, inductor = split_options(options)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    without_reuse = {**inductor, "allow_buffer_reuse": False}
-    known = {
-        "stock": stock_way(inductor),
-        "memsched": planned_way(own, inductor),
-        "memsched without reuse": planned_way(own, without_reuse),
-    }
-    with pretend_gpu(show_device, gpu):
-        report_progress(f"{target}: building the model")
-        step = build_step(target, arguments)
-        report_progress(f"{target}: tracing")
-        started = time.perf_counter()
-        captured = capture_step(step, [known[way] for way in ways])
+    known = _ways(options or {})
+    progress(f"{target}: building the model")
+    step = build_step(target, arguments or {}, device)
+    progress(f"{target}: tracing")
+    started = time.perf_counter()
+    captured = capture_step(step, [known[way] for way in ways], train=train, progress=progress)
     seconds = time.perf_counter() - started
     return [
-        CudaPlan(way, tuple(graphs), step.held, gpu.name, str(torch.__version__), seconds)
+        StepPlan(way, device, tuple(graphs), step.held, str(torch.__version__), seconds)
         for way, graphs in zip(ways, captured, strict=True)
     ]
 
 
-def capture_step(step: FakeStep, ways: Sequence[Way]) -> list[list[CudaGraph]]:
-    """For each way, every graph of `model(*batch)` and of the backward of what it returns.
+def plan_cuda_target(target: str, **how: Any) -> list[StepPlan]:
+    """`plan_target` on a GPU that does not exist; called in a worker."""
+    with pretend_gpu(show_device, Gpu()):
+        return plan_target(target, device="cuda", progress=report_progress, **how)
+
+
+def _ways(options: Mapping[str, Any]) -> dict[str, Way]:
+    try:
+        own, inductor = split_options(options)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return {
+        "stock": stock_way(inductor),
+        "memsched": planned_way(own, inductor),
+        "memsched without reuse": planned_way(own, {**inductor, "allow_buffer_reuse": False}),
+    }
+
+
+def capture_step(
+    step: FakeStep, ways: Sequence[Way], *, train: bool = True, progress: Progress = lambda _text: None
+) -> list[list[PlannedGraph]]:
+    """For each way, every graph of `model(*batch)` and, with `train`, of the backward of what it returns.
 
     Raises:
         InputError: the model does not compile as one graph, or returns nothing that requires a gradient.
     """
-    capture = _Capture(ways)
+    capture = _Capture(ways, progress)
     settings = functorch_config.patch(
         force_non_lazy_backward_lowering=True, graphsafe_rng_functionalization=False, enable_autograd_cache=False
     )
     torch._dynamo.reset()
     try:
-        with settings, step.mode:
+        with settings, step.mode, contextlib.nullcontext() if train else torch.no_grad():
             results = torch.compile(step.model, backend=capture.backend, fullgraph=True, dynamic=False)(*step.batch)
+    except Unsupported as error:
+        raise InputError(f"the model breaks the graph: {_first_line(error)}") from error
     except Exception as error:
         raise InputError(f"the model does not compile: {type(error).__name__}: {_first_line(error)}") from error
     finally:
         torch._dynamo.reset()
     leaves = torch.utils._pytree.tree_leaves(results)
-    if torch.is_grad_enabled() and not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+    if train and not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
         raise InputError("the model returns no loss: nothing that it returns requires a gradient")
+    if not any(capture.graphs):
+        raise InputError("nothing to plan: no graph with an op was compiled")
     return capture.graphs
 
 
 class _Capture:
     """The backend that plans, and what it has planned: one list of graphs for each way."""
 
-    def __init__(self, ways: Sequence[Way]) -> None:
+    def __init__(self, ways: Sequence[Way], progress: Progress) -> None:
         self.ways = ways
-        self.graphs: list[list[CudaGraph]] = [[] for _ in ways]
+        self.progress = progress
+        self.graphs: list[list[PlannedGraph]] = [[] for _ in ways]
 
     def backend(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
         """`compile_fx` with the compiler of one graph replaced by one that plans it."""
@@ -140,7 +165,7 @@ class _Capture:
         """Plan one graph in every way; returns the traced graph, to run in its place."""
         kind = "backward" if how.get("is_backward") else "forward"
         for way, graphs in zip(self.ways, self.graphs, strict=True):
-            report_progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
+            self.progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
             # Inductor changes the graph that it is given.  Tensors are shared.
             own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
             graphs.extend(_plan_graph(way, own, example_inputs, how))
@@ -150,7 +175,7 @@ class _Capture:
 
 def _plan_graph(
     way: Way, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], how: Mapping[str, Any]
-) -> list[CudaGraph]:
+) -> list[PlannedGraph]:
     """One graph, in a list; an empty list when it has no nodes to schedule."""
     before = _Before(way.patches.get("_pre_fusion_custom_pass"))
     patches = {**way.patches, "_pre_fusion_custom_pass": before, "fx_graph_cache": False}
@@ -162,10 +187,19 @@ def _plan_graph(
     return [_replayed(report, before.graph, wrappers[-1]) for report in reports()[already:]]
 
 
-def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) -> CudaGraph:
+def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) -> PlannedGraph:
     replay = wrapper.replay()
-    return CudaGraph(
-        report, prefusion, wrapper.source, replay.peak, replay.curve, replay.lines, replay.entry, replay.retained
+    return PlannedGraph(
+        report=report,
+        prefusion=prefusion,
+        wrapper=wrapper.source,
+        replayed=replay.peak,
+        curve=replay.curve,
+        lines=replay.lines,
+        entry=replay.entry,
+        retained=replay.retained,
+        freed=replay.freed,
+        results=replay.results,
     )
 
 

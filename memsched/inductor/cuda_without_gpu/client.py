@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu.environment import CudaUnavailable
-from memsched.inductor.cuda_without_gpu.plans import CudaPlan
+from memsched.inductor.cuda_without_gpu.plans import StepPlan
 
 __all__ = ["CudaWorker", "WorkerError", "plan_cuda"]
 
@@ -41,7 +41,7 @@ def plan_cuda(
     batch_size: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> CudaPlan:
+) -> StepPlan:
     """The CUDA plan of the step that `module:function` builds, made in a process of its own; see `CudaWorker.plan`."""
     with CudaWorker() as worker:
         return worker.plan(
@@ -73,7 +73,7 @@ class CudaWorker:
             self.close()
             raise
 
-    def plan(self, target: str, *, stock: bool = False, **how: Any) -> CudaPlan:
+    def plan(self, target: str, *, stock: bool = False, **how: Any) -> StepPlan:
         """`plans` of one way: of memsched, or of stock Inductor."""
         return self.plans(target, ways=("stock" if stock else "memsched",), **how)[0]
 
@@ -85,23 +85,26 @@ class CudaWorker:
         options: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
         arguments: Mapping[str, Any] | None = None,
+        train: bool = True,
         progress: Progress | None = None,
-    ) -> list[CudaPlan]:
+    ) -> list[StepPlan]:
         """The CUDA plans of the step that `module:function` builds (`memsched.inductor.target`), one for each way.
 
         options: of `BackendOptions`, and any of Inductor's own.
         batch_size: given to the function as its argument `batch_size`.
         arguments: further keyword arguments of the function.
+        train: plan the backward too.
 
         Raises:
             InputError: the function, or the model that it builds, cannot be planned; one line.
         """
-        plans: list[CudaPlan] = self.call(
-            "memsched.inductor.cuda_without_gpu.capture:plan_target",
+        plans: list[StepPlan] = self.call(
+            "memsched.inductor.cuda_without_gpu.capture:plan_cuda_target",
             target,
             ways=tuple(ways),
             options=dict(options or {}),
             arguments=dict(arguments or {}) | ({} if batch_size is None else {"batch_size": batch_size}),
+            train=train,
             progress=progress,
         )
         return plans

@@ -1,9 +1,9 @@
-"""A step on fake CUDA tensors: built by the user's function, moved to "cuda", costing no memory at any size.
+"""A step on fake tensors of a device: built by the user's function, moved to "cuda", costing no memory at any size.
 
 The function runs under fake tensors, so a model of 100 GiB is built in the time of its Python code.  A function that
 needs values while it builds (it reads a file into a tensor, looks at an element) runs once more with real tensors on
 the CPU.  Either way every parameter, buffer and tensor of the batch that is on the CPU is then replaced by a fake one
-on cuda: same shape, strides and type; what shared a storage or an object before shares it still.
+on the device: same shape, strides and type; what shared a storage or an object before shares it still.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class FakeStep:
     held: HeldBytes
 
 
-def build_step(target: str, arguments: Mapping[str, Any]) -> FakeStep:
-    """Call the function `module:function` with `arguments`, and put what it returns on cuda.
+def build_step(target: str, arguments: Mapping[str, Any], device: str) -> FakeStep:
+    """Call the function `module:function` with `arguments`, and put what it returns on `device`.
 
     Raises:
         InputError: there is no such function, it fails, takes no such argument, or returns something else.
@@ -47,7 +47,7 @@ def build_step(target: str, arguments: Mapping[str, Any]) -> FakeStep:
     _check_arguments(function, target, arguments)
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     step = _build(function, target, arguments, mode)
-    mover = _Mover(mode)
+    mover = _Mover(mode, device)
     if isinstance(step.model, nn.Module):
         mover.move_module(step.model)
     batch = tree_map_only(Tensor, mover.move, step.batch)
@@ -82,10 +82,10 @@ def _build(function: Callable[..., Any], target: str, arguments: Mapping[str, An
 
 
 class _Mover:
-    """Fake CUDA twins of tensors, one for each tensor, and one storage for each storage."""
+    """Fake twins of tensors on a device, one for each tensor, and one storage for each storage."""
 
-    def __init__(self, mode: FakeTensorMode) -> None:
-        self.mode = mode
+    def __init__(self, mode: FakeTensorMode, device: str) -> None:
+        self.mode, self.device = mode, device
         self.twins: dict[int, tuple[Tensor, Tensor]] = {}
         self.storages: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -98,8 +98,8 @@ class _Mover:
                         tensors[name] = self.move(tensor)
 
     def move(self, tensor: Tensor) -> Tensor:
-        """The twin of `tensor`; itself when it is a fake tensor on cuda already."""
-        if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode and tensor.device.type == "cuda":
+        """The twin of `tensor`; itself when it is a fake tensor of the device already."""
+        if isinstance(tensor, FakeTensor) and tensor.fake_mode is self.mode and tensor.device.type == self.device:
             return tensor
         if id(tensor) not in self.twins:
             self.twins[id(tensor)] = (tensor, self._twin(tensor))  # the tensor too, so that its id stays its own
@@ -111,13 +111,11 @@ class _Mover:
         storage = tensor.untyped_storage()
         with self.mode, torch.no_grad():
             if storage._cdata not in self.storages:
-                elements = storage.nbytes() // tensor.element_size()
-                self.storages[storage._cdata] = (tensor, torch.empty(elements, dtype=tensor.dtype, device="cuda"))
-            base = self.storages[storage._cdata][1].view(tensor.dtype)
-            twin = torch.as_strided(base, tensor.shape, tensor.stride(), tensor.storage_offset())
-            if base.numel() == tensor.numel() and tensor.is_contiguous():
-                twin = base.view(tensor.shape) if len(tensor.shape) != 1 else base
-            twin = twin.detach()
+                base = torch.empty(storage.nbytes(), dtype=torch.uint8, device=self.device)
+                self.storages[storage._cdata] = (tensor, base)
+            shared = self.storages[storage._cdata][1].untyped_storage()
+            twin = torch.empty(0, dtype=tensor.dtype, device=self.device)
+            twin.set_(shared, tensor.storage_offset(), tensor.shape, tensor.stride())
         if isinstance(tensor, nn.Parameter):
             return nn.Parameter(twin, requires_grad=tensor.requires_grad)
         return twin.requires_grad_(tensor.requires_grad)

@@ -1,7 +1,7 @@
-"""What a worker hands back: one step planned for CUDA, as plain data that needs no torch to be read.
+"""A step that was planned and not run, as plain data that needs no torch to be read.
 
-CudaPlan
-  graphs   CudaGraph: report (as from `memsched.reports()`), graphs before and after fusion, the wrapper's source,
+StepPlan
+  graphs   PlannedGraph: report (as from `memsched.reports()`), graphs before and after fusion, the wrapper's source,
            and the bytes of the wrapper's replay
   held     what the caller holds while the graphs run
 """
@@ -15,11 +15,11 @@ from memsched.core.explanation import HeldBytes
 from memsched.core.graph import Graph
 from memsched.core.report import GraphReport
 
-__all__ = ["CudaGraph", "CudaPlan"]
+__all__ = ["PlannedGraph", "StepPlan"]
 
 
 @dataclass(frozen=True)
-class CudaGraph:
+class PlannedGraph:
     """One graph of the step.
 
     report: of memsched's plan, or of what stock does; `report.graph` is the graph after fusion.
@@ -29,6 +29,7 @@ class CudaGraph:
     curve, lines: the live bytes above the inputs after each allocation and each run of frees, and the line of the
         wrapper that each belongs to.
     entry: bytes of its inputs; retained: what it leaves, less the inputs that it frees; may be negative.
+    freed, results: inputs that are freed, and results that are live, when it peaks; bytes.
     """
 
     report: GraphReport
@@ -39,6 +40,8 @@ class CudaGraph:
     lines: tuple[int, ...] = field(default=(), repr=False)
     entry: int = 0
     retained: int = 0
+    freed: int = 0
+    results: int = 0
 
     @property
     def postfusion(self) -> Graph | None:
@@ -47,16 +50,16 @@ class CudaGraph:
 
 
 @dataclass(frozen=True)
-class CudaPlan:
-    """A step, forward and backward, planned for CUDA; way: "memsched", or "stock" for what stock Inductor does.
+class StepPlan:
+    """A step, forward and backward, planned for `device`; way: "memsched", or "stock" for what stock Inductor does.
 
     seconds: of tracing and of all plans that were made at the same time.
     """
 
     way: str
-    graphs: tuple[CudaGraph, ...]
+    device: str
+    graphs: tuple[PlannedGraph, ...]
     held: HeldBytes
-    gpu: str
     torch: str
     seconds: float
 

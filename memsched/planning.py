@@ -1,0 +1,171 @@
+"""Will it fit?  The peak of a step predicted before it runs, by component, and the largest batch that fits.
+
+    memsched plan train:step --device cuda --device-memory 24GiB --batch-size 1..64
+
+Bytes are those of the wrappers that Inductor generates for the device, replayed (`memsched.inductor.replay`); no
+device and no memory is needed.  Of the step peak
+
+    held by the caller    parameters, buffers, batch, state of the optimiser
+    saved                 what the forward leaves for the backward, and what the step returns
+    gradients             results of the backward that are there when it peaks
+    transients            everything that comes and goes
+    workspace             of cuBLAS, which PyTorch takes from the same allocator and keeps
+
+What cannot be seen from here (the CUDA context, fragmentation, workspaces of cuDNN, autotuning, the optimiser's own
+step) must fit into a reserve, which the verdict leaves free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memsched.core.sizes import InputError
+
+if TYPE_CHECKING:
+    from memsched.inductor.cuda_without_gpu import StepPlan
+
+__all__ = ["DEVICES", "Prediction", "StepPlanner", "largest_batch", "predict"]
+
+DEVICES = ("cuda", "cpu")
+
+_CUBLAS_WORKSPACE = 32 << 20
+"""Default of aten/src/ATen/cuda/CublasHandlePool.cpp on Hopper and Blackwell; older GPUs take 8 MiB."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The peak of one step by its parts; bytes.
+
+    way: "memsched" or "stock"; graph: the graph in which the step peaks; kernels: of all graphs.
+    optimizer_state: None when no optimiser was given, or when its state cannot be told.
+    modelled: what memsched's model of memory says of `replayed`, the bytes of the graphs above what the caller holds.
+    bound: what no order of the kernels of the graph that peaks undercuts, in that model; 0: not asked for.
+    """
+
+    way: str
+    graph: str
+    kernels: int
+    parameters: int
+    buffers: int
+    batch: int
+    optimizer_state: int | None
+    gradients: int
+    saved: int
+    transients: int
+    workspace: int
+    replayed: int
+    modelled: int
+    bound: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        held = self.parameters + self.buffers + self.batch + (self.optimizer_state or 0)
+        return held + self.gradients + self.saved + self.transients + self.workspace
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the peak."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"peak": self.peak}
+
+
+def predict(plan: StepPlan) -> Prediction:
+    """The peak of a planned step.  The backward runs on what the forward retains."""
+    backward = [graph for graph in plan.graphs if graph.report.kind == "backward"]
+    forward = [graph for graph in plan.graphs if graph.report.kind != "backward"]
+    live, highest, base = 0, plan.graphs[0], 0
+    for graph in [*forward, *reversed(backward)]:
+        if live + graph.replayed > base + highest.replayed:
+            highest, base = graph, live
+        live += graph.retained
+    at_backward = highest in backward
+    report, held = highest.report, plan.held
+    return Prediction(
+        way=plan.way,
+        graph=report.name,
+        kernels=sum(one.kernels for one in plan.reports),
+        parameters=held.parameters,
+        buffers=held.buffers,
+        batch=held.batch,
+        optimizer_state=held.optimizer_state,
+        gradients=highest.results if at_backward else 0,
+        saved=base - highest.freed if at_backward else highest.results,
+        transients=highest.replayed + highest.freed - highest.results,
+        workspace=_CUBLAS_WORKSPACE if plan.device == "cuda" else 0,
+        replayed=base + highest.replayed,
+        modelled=report.peak,
+        bound=report.lower_bound,
+    )
+
+
+class StepPlanner:
+    """Plans one target again and again, for several batch sizes; a context manager.
+
+    Raises:
+        InputError: an unknown device, or one for which nothing can be planned here; one line that says why.
+    """
+
+    def __init__(self, target: str, device: str, *, train: bool = True) -> None:
+        if device not in DEVICES:
+            raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
+        self.target, self.device, self.train = target, device, train
+        self._worker: Any = None
+
+    def plan(
+        self, ways: Sequence[str] = ("memsched",), batch_size: int | None = None, progress: Progress | None = None
+    ) -> list[Prediction]:
+        """One prediction for each way.  Raises InputError when the step cannot be built or compiled."""
+        from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
+
+        arguments: Mapping[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
+        how = {"ways": tuple(ways), "arguments": arguments, "train": self.train}
+        progress = progress or (lambda _text: None)
+        if self.device == "cpu":
+            from memsched.inductor.cuda_without_gpu.capture import plan_target
+
+            plans = plan_target(self.target, device="cpu", progress=progress, **how)  # type: ignore[arg-type]
+            return [predict(plan) for plan in plans]
+        try:
+            if self._worker is None:
+                self._worker = CudaWorker()
+            return [predict(plan) for plan in self._worker.plans(self.target, progress=progress, **how)]
+        except (CudaUnavailable, WorkerError) as error:
+            raise InputError(f"device {self.device!r}: {error}") from None
+
+    def __enter__(self) -> StepPlanner:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._worker is not None:
+            self._worker.close()
+
+
+def largest_batch(need: Callable[[int], int], limit: int, smallest: int, largest: int) -> int | None:
+    """The largest batch size of `smallest..largest` that needs at most `limit` bytes; None when none does.
+
+    need: bytes of a batch size.  It is asked few times: a peak grows almost linearly with the batch, so the next size
+        is the one where the line through the last two answers crosses the limit.
+
+    That need grows with the batch is taken for granted; the answer itself fits, and one more does not.
+    """
+    fits, needed = smallest, need(smallest)
+    if needed > limit:
+        return None
+    fails, needed_above = largest + 1, None
+    while fails - fits > 1:
+        guess = fails - 1 if needed_above is None else _crossing(fits, needed, fails, needed_above, limit)
+        bytes_needed = need(guess)
+        if bytes_needed <= limit:
+            fits, needed = guess, bytes_needed
+        else:
+            fails, needed_above = guess, bytes_needed
+    return fits
+
+
+def _crossing(fits: int, needed: int, fails: int, needed_above: int, limit: int) -> int:
+    """The last size below the crossing of the line with the limit, strictly between the two."""
+    guess = fits + (limit - needed) * (fails - fits) // max(1, needed_above - needed)
+    return min(max(guess, fits + 1), fails - 1)
