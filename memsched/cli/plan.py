@@ -141,9 +141,8 @@ def _print(
     predictions: list[Prediction],
 ) -> None:
     size = "" if batch is None else f", batch size {batch}"
-    print(
-        f"{arguments.target} on {arguments.device}{size}: one step {'forward' if arguments.inference else 'with backward'}"
-    )
+    kind = "inference" if arguments.inference else "one training step"
+    print(f"{arguments.target} on {arguments.device}{size}: {kind}")
     rows = [["", *(prediction.way for prediction in predictions)]]
     for part in _PARTS:
         values = [getattr(prediction, part) for prediction in predictions]
@@ -157,8 +156,17 @@ def _print(
     if memory is not None and room is not None:
         rows.append([f"into {format_bytes(memory)}", *(_verdict(prediction, room) for prediction in predictions)])
     print_columns(rows, right=range(1, len(rows[0])))
+    print(_bound_words(predictions[-1]))
     if room is not None:
         print(f"left free: {format_bytes(parse_bytes(arguments.reserve))} for what is not seen ({_NOT_SEEN})")
+
+
+def _bound_words(prediction: Prediction) -> str:
+    if not prediction.bound:
+        return "how far memsched's order is from the best one is not known"
+    gap = prediction.modelled / prediction.bound - 1
+    least = "less" if gap <= 0 else f"less than 1/{1 + gap:.4f} of it"
+    return f"no order of memsched's kernels needs {least} in {prediction.graph}"
 
 
 def _verdict(prediction: Prediction, room: int) -> str:

@@ -163,7 +163,7 @@ class _LiveStorages:
             self._step(-sum(size for size, _, _ in dead), line)
 
     def parts_at(self, step: int) -> tuple[int, int]:
-        """Of what is live, or not any more, after entry `step` of the curve: freed inputs, and what lives to the end."""
+        """After entry `step` of the curve: the inputs that are freed, and what is live and stays so; bytes."""
         freed = sum(size for size, born, died in self._dead if born < 0 and died <= step)
         results = sum(size for _, size, born in self._known.values() if 0 <= born <= step)
         return freed, results
