@@ -1,6 +1,7 @@
 """memsched: less peak memory for compiled PyTorch graphs, and a proof of how close to the least it is.
 
     torch.compile(model, backend="memsched")        # no import needed
+    memsched.train_step(model, optimizer)           # forward, backward and update as one plan
     memsched.reports()                              # what was planned, one report per compiled graph
     memsched.explain(model, batch)                  # why a step peaks where it does, before it runs
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from memsched.core.report import GraphReport, reports, reset
 
-__all__ = ["GraphReport", "explain", "memsched_backend", "reports", "reset"]
+__all__ = ["GraphReport", "explain", "memsched_backend", "reports", "reset", "train_step"]
 __version__ = "0.1.0"
 
 
@@ -26,4 +27,8 @@ def __getattr__(name: str) -> Any:
         from memsched.questions import explain
 
         return explain
+    if name == "train_step":
+        from memsched.inductor.train_step import train_step
+
+        return train_step
     raise AttributeError(f"module 'memsched' has no attribute {name!r}")

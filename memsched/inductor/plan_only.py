@@ -30,14 +30,14 @@ from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
 
-__all__ = ["StopCompile", "plan_only", "run_uncompiled", "stopped"]
+__all__ = ["StopAfter", "StopCompile", "plan_only", "run_uncompiled", "stopped"]
 
 
 class StopCompile(Exception):
     """Raised when all that is wanted of a compile is done."""
 
 
-class _StopAfter(SchedulerPass):  # type: ignore[misc]
+class StopAfter(SchedulerPass):  # type: ignore[misc]
     """Runs another pass, then stops the compile."""
 
     def __init__(self, inner: SchedulerPass) -> None:
@@ -109,7 +109,7 @@ def _plan_graph(
     patches: dict[str, Any] = {"_post_fusion_custom_pass": ObservingPass()}
     if options:
         patches = planning_patches(options)
-    patches["_post_fusion_custom_pass"] = _StopAfter(patches["_post_fusion_custom_pass"])
+    patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
     patches["fx_graph_cache"] = False  # nothing is compiled, so nothing may be loaded
     choices = V.set_choices_handler(PlannedChoices(options)) if options else contextlib.nullcontext()
     with config.patch(patches), choices, stopped():

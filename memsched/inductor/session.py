@@ -270,7 +270,9 @@ class PlanningSession:
 
 
 def graph_kind() -> str:
-    """What the graph that Inductor is compiling is: forward, backward or inference."""
+    """What the graph that Inductor is compiling is: forward, backward, inference, or a whole training step."""
+    if V.graph.module.meta.get("memsched_kind") == "step":
+        return "step"
     if V.graph.is_inference:
         return "inference"
     return "backward" if V.graph.is_backward else "forward"

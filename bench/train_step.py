@@ -1,0 +1,315 @@
+"""Whole training steps side by side: where the optimizer runs, and who plans it.
+
+python -m bench.train_step --models gpt6 --optimizers sgd           one model, one optimizer, about five minutes
+python -m bench.train_step --table                                  the table of all results so far
+
+eager                        forward, backward, then the optimizer
+eager, in backward           a hook on each parameter updates it when its gradient is ready
+stock                        torch.compile, then the optimizer
+stock, in backward           torch.compile, the same hooks
+stock, compiled autograd     torch.compile, and the backward with its hooks as a graph of its own (experimental)
+train_step                   memsched.train_step
+
+Memory is the allocator's, above what is live before a step (parameters, optimizer state, batch).  Step times are
+medians of alternating runs.  Every way begins with the same weights; after two steps the parameters are compared with
+eager's.  Each way is a record of bench/results/train_step.json (JSON lines); a new run replaces it.  `--what memory`
+and `--what time` may run apart: Inductor's cache keeps the compiled code between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.compiled_autograd import _enable
+from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
+
+import memsched
+from bench.models import MODELS, Workload, build
+from bench.models.language import GPT
+from bench.models.policies import parse_policy
+from memsched.core.graphio import atomic_write
+from memsched.inductor.measure import measure_peak
+
+__all__ = ["WAYS", "main"]
+
+RESULTS = Path("bench/results/train_step.json")
+TABLE = RESULTS.with_suffix(".md")
+_MIB = 2**20
+
+OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
+    "sgd": partial(SGD, lr=0.05, momentum=0.9),
+    "nesterov": partial(SGD, lr=0.05, momentum=0.9, nesterov=True),
+    "adam": partial(Adam, lr=1e-3),
+    "adamw": partial(AdamW, lr=1e-3),
+    "adafactor": partial(Adafactor, lr=1e-2),
+}
+WAYS = ("eager", "eager, in backward", "stock", "stock, in backward", "stock, compiled autograd", "train_step")
+NAMES = {"gpt6": "gpt6", "gpt": "gpt", "llama": "hf_llama", "moe": "moe", "contrastive": "contrastive"}
+"""The models, as this benchmark calls them and as the registry does; gpt6 is the model of the first measurement."""
+
+Step = Callable[[], Tensor]
+
+
+@dataclass
+class Record:
+    """One way of training one model; peak in bytes, times in seconds.
+
+    difference: the largest difference of a parameter from eager's, over the largest entry, after the same steps.
+    """
+
+    model: str
+    optimizer: str
+    way: str
+    device: str
+    peak: int | None = None
+    compile_seconds: float | None = None
+    step_seconds: float | None = None
+    difference: float | None = None
+    fault: str = ""
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; 0 when every way ran, 2 on bad arguments."""
+    options = _parser().parse_args(arguments)
+    fault = _fault(options)
+    if fault:
+        print(f"bench.train_step: {fault}", file=sys.stderr)
+        return 2
+    records = _load(options.output)
+    if not options.table:
+        for model in options.models:
+            for optimizer in options.optimizers:
+                records |= run(model, optimizer, options, records)
+                _save(records, options.output)
+    print(markdown_table(list(records.values())), end="")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.train_step", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--models", nargs="+", default=list(NAMES), metavar="NAME",
+                        help=f"{', '.join(NAMES)} (the default), or a name of the registry")  # fmt: skip
+    parser.add_argument("--optimizers", nargs="+", default=["sgd", "adamw"], metavar="NAME",
+                        help=f"any of {', '.join(OPTIMIZERS)} (default: sgd adamw)")  # fmt: skip
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--size", choices=("small", "cpu", "cuda"), help="sizes of the models (default: of the device)")
+    parser.add_argument("--what", nargs="+", choices=("memory", "time"), default=["memory", "time"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), metavar="WAY", help="leave out some of the six ways")
+    parser.add_argument("--repetitions", type=int, default=11, help="timed steps of each way (default: 11)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON lines, and a table beside it")
+    parser.add_argument("--table", action="store_true", help="only print the table of what was measured")
+    return parser
+
+
+def _fault(options: argparse.Namespace) -> str:
+    """What is wrong with the arguments, or ""."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        return "--device cuda: this machine has no GPU that torch can use"
+    for what, known in (("models", {*NAMES, *MODELS}), ("optimizers", set(OPTIMIZERS)), ("ways", set(WAYS))):
+        unknown = [name for name in getattr(options, what) if name not in known]
+        if unknown:
+            return f"--{what}: {unknown[0]!r} is unknown (there are {', '.join(sorted(known))})"
+    return f"--repetitions: {options.repetitions} is not 1 or more" if options.repetitions < 1 else ""
+
+
+Key = tuple[str, str, str, str]
+
+
+def run(model: str, optimizer: str, options: argparse.Namespace, before: dict[Key, Record]) -> dict[Key, Record]:
+    """The records of one model with one optimizer; what is not measured now is taken from `before`."""
+    workload = _workload(model, options.size or options.device, options.device)
+    records, steps, models = {}, {}, {}
+    for way in options.ways:
+        key = (model, optimizer, way, options.device)
+        records[key] = record = before.get(key) or Record(*key)
+        _progress(f"{model}, {optimizer}: {way}")
+        models[way] = copy.deepcopy(workload.model)
+        torch.compiler.reset()
+        try:
+            with workload.policy.settings():
+                step = make_step(way, models[way], OPTIMIZERS[optimizer], workload.batch)
+                seconds = _timed(step, options.device)
+                step()
+        except Exception as error:  # a way that fails is a row of the table, not the end of the run
+            record.fault = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            continue
+        record.fault, record.difference = "", _difference(models[way], models.get("eager"))
+        if "memory" in options.what:
+            record.compile_seconds = 0.0 if way.startswith("eager") else seconds
+            record.peak = measure_peak(step, options.device)
+            record.report = _report_of(step)
+        steps[key] = step
+    if "time" in options.what:
+        _progress(f"{model}, {optimizer}: timing")
+        for key, seconds in _alternate(steps, options).items():
+            records[key].step_seconds = seconds
+    return records
+
+
+def _workload(model: str, size: str, device: str) -> Workload:
+    if model == "gpt6":
+        torch.manual_seed(0)
+        policy = parse_policy("block")
+        module, batch = GPT(6, 256, 4, 128).build(policy)
+        return Workload("gpt6", module.to(device), tuple(tensor.to(device) for tensor in batch), policy)
+    return build(NAMES.get(model, model), size, device)
+
+
+def make_step(way: str, model: nn.Module, make: Callable[[Any], Optimizer], batch: Sequence[Tensor]) -> Step:
+    """A call that trains `model` for one step in one of `WAYS`, and returns the loss."""
+    if way == "train_step":
+        step = memsched.train_step(model, make(model.parameters()))
+
+        def planned() -> Tensor:
+            return step(*batch)
+
+        planned.step = step  # type: ignore[attr-defined]
+        return planned
+    forward = torch.compile(model) if way.startswith("stock") else model
+    if "in backward" not in way and "autograd" not in way:
+        optimizer = make(model.parameters())
+
+        def after() -> Tensor:
+            loss: Tensor = forward(*batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return loss.detach()
+
+        return after
+    _update_in_backward(model, make, compiled="autograd" in way)
+
+    def inside() -> Tensor:
+        whole = _enable(torch.compile, dynamic=False) if "autograd" in way else contextlib.nullcontext()
+        with whole:
+            loss: Tensor = forward(*batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return inside
+
+
+def _update_in_backward(model: nn.Module, make: Callable[[Any], Optimizer], compiled: bool) -> None:
+    """One optimizer per parameter, stepped by the hook that autograd calls when its gradient is there."""
+    optimizers = {parameter: make([parameter]) for parameter in model.parameters() if parameter.requires_grad}
+
+    def update(parameter: Tensor) -> None:
+        optimizers[parameter].step()  # type: ignore[index]
+        if compiled:
+            parameter.grad = None
+        else:
+            optimizers[parameter].zero_grad(set_to_none=True)  # type: ignore[index]
+
+    for parameter in optimizers:
+        parameter.register_post_accumulate_grad_hook(update)
+
+
+def _difference(model: nn.Module, reference: nn.Module | None) -> float | None:
+    """After two steps each."""
+    if reference is None or reference is model:
+        return None
+    largest = 0.0
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        scale = max(theirs.abs().max().item(), 1e-30)
+        largest = max(largest, (ours - theirs).abs().max().item() / scale)
+    return largest
+
+
+def _report_of(step: Step) -> dict[str, Any]:
+    planned = getattr(step, "step", None)
+    report = planned.report if planned is not None else None
+    return report.to_json() if report is not None else {}
+
+
+def _timed(step: Step, device: str) -> float:
+    started = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _alternate(steps: dict[Key, Step], options: argparse.Namespace) -> dict[Key, float]:
+    seconds: dict[Key, list[float]] = {key: [] for key in steps}
+    for _ in range(options.repetitions):
+        for key, step in steps.items():
+            seconds[key].append(_timed(step, options.device))
+    return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def _progress(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+# ---- results
+
+
+def _load(path: Path) -> dict[Key, Record]:
+    if not path.exists():
+        return {}
+    records = [Record(**json.loads(line)) for line in path.read_text().splitlines() if not line.startswith('{"env')]
+    return {(r.model, r.optimizer, r.way, r.device): r for r in records}
+
+
+def _save(records: dict[Key, Record], path: Path) -> None:
+    environment = {"environment": {"torch": torch.__version__, "cores": os.cpu_count()}}
+    lines = [json.dumps(environment), *(json.dumps(asdict(record)) for record in records.values())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, ("\n".join(lines) + "\n").encode())
+    atomic_write(path.with_suffix(".md"), markdown_table(list(records.values())).encode())
+
+
+def markdown_table(records: Sequence[Record]) -> str:
+    """One row for each way; ratios to the best of eager in backward, and of stock with the optimizer after it."""
+    header = (
+        "model",
+        "optimizer",
+        "way",
+        "peak MiB",
+        "of stock",
+        "of eager in backward",
+        "step",
+        "compile s",
+        "differs",
+    )
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    by_key = {(r.model, r.optimizer, r.way): r for r in records}
+    for record in records:
+        stock, inside = (by_key.get((record.model, record.optimizer, way)) for way in ("stock", "eager, in backward"))
+        cells = (
+            record.model,
+            record.optimizer,
+            record.way,
+            f"{record.peak / _MIB:.2f}" if record.peak is not None else record.fault,
+            _ratio(record, stock, "peak"),
+            _ratio(record, inside, "peak"),
+            _ratio(record, stock, "step_seconds"),
+            f"{record.compile_seconds:.0f}" if record.compile_seconds else "",
+            f"{record.difference:.0e}" if record.difference is not None else "",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(record: Record, other: Record | None, what: str) -> str:
+    value, base = getattr(record, what), getattr(other, what, None)
+    return f"{value / base:.2f}" if value and base else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Clipping by the global norm, exactly, and what it costs.
+
+    coefficient = min(1, max_norm / (norm of all gradients + 1e-6))            torch.nn.utils.clip_grad_norm_
+
+No update may start before the last gradient is known, so gradients cannot die as they are born.  Two exact ways:
+
+- "hold" keeps all gradients until the norm is known: the bytes of all gradients at once, as with torch's function.
+- "recompute" runs forward and backward twice.  The first run takes the norms, each gradient dies in its reduction and
+  nothing is written; the second is the step, with the coefficient known from its start: the memory of an unclipped
+  step, for about twice the time.  Random numbers are drawn twice from the same state, so both see the same gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+__all__ = ["WAYS", "clip_coefficient", "norm_of_gradients", "random_state_kept"]
+
+WAYS = ("hold", "recompute")
+
+
+def norm_of_gradients(*gradients: Tensor) -> tuple[Tensor]:
+    """The 2-norm of all gradients as if they were one vector, as `torch.nn.utils.get_total_norm` computes it."""
+    device = gradients[0].device
+    norms = [torch.linalg.vector_norm(gradient).to(device=device, dtype=torch.float32) for gradient in gradients]
+    return (torch.linalg.vector_norm(torch.stack(norms)),)
+
+
+def clip_coefficient(total: Tensor, max_norm: Tensor) -> tuple[Tensor]:
+    """What every gradient is multiplied by, as in `torch.nn.utils.clip_grads_with_norm_`."""
+    return ((max_norm / (total + 1e-6)).clamp(max=1.0),)
+
+
+def random_state_kept(devices: Sequence[torch.device]) -> AbstractContextManager[None]:
+    """Put the random generators back at the end of the block, so that what comes after draws the same numbers."""
+    cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
+    kept: AbstractContextManager[None] = torch.random.fork_rng(cuda)
+    return kept
