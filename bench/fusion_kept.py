@@ -8,6 +8,9 @@ best peak that is known *before* fusion.  A kernel of k ops is k - 1 fusions.
     bound       what no order of stock's kernels undercuts, likewise: above the slack, something *must* be refused
     peak, kept  of the kernels that the planner chose, likewise
 
+A second table tells, where not all fusions can stay, what each policy keeps: in the plan's order alone, and, when other
+orders are searched, the fusions tried by their traffic, by their price, or by traffic for each byte of price.
+
 Columns are ratios; the results, with bytes, go to bench/results/fusion_kept.json, the table to fusion_kept.md.
 """
 
@@ -26,11 +29,11 @@ from memsched.core.graph import Graph
 from memsched.core.graphio import atomic_write, read_graph
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Options
-from memsched.fusion.choose import choose_fusions, num_fusions
+from memsched.fusion.choose import PRIORITIES, choose_fusions, num_fusions
 from memsched.fusion.contract import contract, kernels_of
 from memsched.search.solver import solve
 
-__all__ = ["KEPT", "SLACK", "KeptRow", "main", "rows_of_table"]
+__all__ = ["KEPT", "SLACK", "KeptRow", "captured_pairs", "main", "read_pair", "rows_of_table"]
 
 SLACK, KEPT = 1.02, 0.85
 """The targets: at most this times the best peak before fusion, with at least this share of stock's fusions."""
@@ -53,6 +56,7 @@ class KeptRow:
     traffic_lost: int
     priority: str
     seconds: float
+    by_policy: dict[str, int]
 
     @property
     def kept_share(self) -> float:
@@ -90,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the results instead of the table")
     arguments = parser.parse_args(argv)
-    names = sorted(path.name.removesuffix(_BEFORE) for path in arguments.folder.glob(f"*{_BEFORE}"))
-    names = [name for name in names if arguments.only in name]
+    names = captured_pairs(arguments.folder, arguments.only)
     if not names:
         print(f"bench.fusion_kept: {arguments.folder}: no graph named *{_BEFORE}", file=sys.stderr)
         return 2
@@ -107,18 +110,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def captured_pairs(folder: Path, only: str = "") -> list[str]:
+    """The names of the graphs of `folder` that are there before and after fusion."""
+    names = sorted(path.name.removesuffix(_BEFORE) for path in folder.glob(f"*{_BEFORE}"))
+    return [name for name in names if only in name and (folder / f"{name}{_AFTER}").exists()]
+
+
+def read_pair(folder: Path, name: str) -> tuple[Graph, list[list[int]]]:
+    """The graph before fusion, and stock's kernels as its ops."""
+    graph = read_graph(folder / f"{name}{_BEFORE}")
+    return graph, kernels_of(graph, read_graph(folder / f"{name}{_AFTER}"))
+
+
 def rows_of_table(rows: Sequence[KeptRow]) -> str:
     """The table in Markdown, and a line that counts."""
     lines = ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     met, total, kept = sum(row.met for row in rows), sum(row.fusions for row in rows), sum(row.kept for row in rows)
     lines.append(f"\n{met} of {len(rows)} graphs meet both targets; {kept} of {total} fusions are kept.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _policies_table(rows)
 
 
 def _row(folder: Path, name: str) -> KeptRow:
-    graph, fused = read_graph(folder / f"{name}{_BEFORE}"), read_graph(folder / f"{name}{_AFTER}")
-    wanted = kernels_of(graph, fused)
+    graph, wanted = read_pair(folder, name)
     options = Options(time_limit_s=60, work_limit=40_000, use_ilp=False)
     plan, everything = solve(graph, options), solve(contract(graph, wanted), options)
     best = min(plan.peak, _on_record(folder, f"{name}.prefusion") or plan.peak)
@@ -126,6 +140,9 @@ def _row(folder: Path, name: str) -> KeptRow:
     choice = choose_fusions(graph, wanted, plan.order, int(SLACK * best))
     seconds = time.perf_counter() - started
     kernels, peak = choice.kernels, choice.peak
+    by_policy = {}
+    if everything.peak > SLACK * best:
+        by_policy = _kept_by_policy(graph, wanted, plan.order, int(SLACK * best))
     if everything.peak <= SLACK * best:  # nothing needs to be refused
         kernels, peak = tuple(tuple(wanted[op]) for op in everything.order), everything.peak
     contracted = contract(graph, kernels)
@@ -144,7 +161,28 @@ def _row(folder: Path, name: str) -> KeptRow:
         lost,
         choice.priority,
         seconds,
+        by_policy,
     )
+
+
+def _kept_by_policy(graph: Graph, wanted: Sequence[Sequence[int]], order: Sequence[int], budget: int) -> dict[str, int]:
+    """Fusions kept in the plan's order alone, and by each priority with the search for other orders."""
+    kept = {"plan's order": choose_fusions(graph, wanted, order, budget, ["traffic"], room_units=0)}
+    kept |= {name: choose_fusions(graph, wanted, order, budget, [name]) for name in PRIORITIES}
+    return {name: num_fusions(choice.kernels) for name, choice in kept.items()}
+
+
+def _policies_table(rows: Sequence[KeptRow]) -> str:
+    """Fusions kept where not all can be: without the search for room, and by each priority with it."""
+    policies = list(next((row.by_policy for row in rows if row.by_policy), {}))
+    if not policies:
+        return ""
+    lines = ["\n| graph | fusions | " + " | ".join(policies) + " |", "|" + "---|" * (2 + len(policies))]
+    for row in rows:
+        if row.by_policy:
+            cells = (row.name, row.fusions, *(row.by_policy[policy] for policy in policies))
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _traffic(graph: Graph) -> int:

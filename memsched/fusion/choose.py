@@ -59,22 +59,24 @@ def choose_fusions(
     order: Sequence[int],
     budget: int,
     priorities: Sequence[str] = tuple(PRIORITIES),
+    room_units: int | None = None,
 ) -> Choice:
     """The most fusions of `wanted` that an order keeps within `budget` bytes, as far as the search finds them.
 
     order: a topological order of `graph`; where it needs more than `budget`, what it needs is not exceeded.
+    room_units: of the planner; 0 searches no other order for a fusion that does not fit.
     """
+    more = {} if room_units is None else {"room_units": room_units}
     found = []
     for name in priorities:
-        choice = _choose(graph, wanted, order, budget, name)
+        choice = _choose(FusionPlanner(graph, order, budget, **more), wanted, name)
         found.append(choice)
         if num_fusions(choice.kernels) == num_fusions(wanted):
             break
     return max(found, key=lambda choice: (num_fusions(choice.kernels), -choice.peak))
 
 
-def _choose(graph: Graph, wanted: Sequence[Sequence[int]], order: Sequence[int], budget: int, name: str) -> Choice:
-    planner = FusionPlanner(graph, order, budget)
+def _choose(planner: FusionPlanner, wanted: Sequence[Sequence[int]], name: str) -> Choice:
     while _round(planner, wanted, PRIORITIES[name]):
         pass
     refused = tuple(planner.standing_refusals())

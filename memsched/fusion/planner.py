@@ -83,6 +83,10 @@ class FusionPlanner:
         self._ways: dict[tuple[int, int], _Way | None] = {}
         self._ways_version = -1
 
+    def forbid_search(self) -> None:
+        """Judge every fusion in the order that the plan has, from now on."""
+        self._room.units = 0
+
     @property
     def exhausted(self) -> bool:
         """Whether the work limit is spent, and every further fusion is accepted."""

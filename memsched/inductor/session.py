@@ -15,11 +15,11 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from torch._dynamo.utils import counters as torch_counters
-from torch._inductor import memory
+from torch._inductor import config, memory
 from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
@@ -226,12 +226,19 @@ class PlanningSession:
             fusions_refused=len(refusals),
             refusals=refusals,
             fusions=self._fusions(),
-            note=schedule.note,
+            note="; ".join(filter(None, (schedule.note, *self._notes()))),
             origins=origins_of(graph),
             graph=graph,
             schedule=schedule,
         )
         publish(report)
+
+    def _notes(self) -> Iterator[str]:
+        """What the user should know about the fusions beside the figures."""
+        if self.planner is not None and self.planner.exhausted:
+            yield "the fusions were judged until their work limit, then accepted"
+        if config.combo_kernels:
+            yield "combo kernels are on: Inductor forms them after this plan"
 
     def _refusals(self) -> tuple[RefusedFusion, ...]:
         """The refusals that stand at the end, by the names of the ops."""
