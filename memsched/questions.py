@@ -30,12 +30,14 @@ def explain(
     experiments: bool = True,
     stock: bool = True,
     measure: bool = False,
+    fullgraph: bool = False,
 ) -> Explanation:
     """Why `model(*args)`, with its backward when `train`, peaks where it does; bytes of the memory model.
 
     device: where the model and its batch are; a device that is not there is an error, never a guess.
     optimizer: its state is counted among what the caller holds.
     experiments: also plan half the batch and checkpointed blocks; stock: also plan what stock Inductor would do.
+    fullgraph: a model that breaks into several graphs is an error.
     measure: also compile the model and run it twice, and put the allocator's bytes beside the plan.
     The model is planned, not compiled: it runs once or more on its traced graphs, and is left as it was.
 
@@ -55,6 +57,7 @@ def explain(
             experiments=experiments,
             stock=stock,
             measure=measure,
+            fullgraph=fullgraph,
         )
     )
 
@@ -67,6 +70,7 @@ def explain_target(
     experiments: bool = True,
     stock: bool = True,
     measure: bool = False,
+    fullgraph: bool = False,
 ) -> Explanation:
     """`explain` of what the function `module:function` builds; raises InputError."""
     from memsched.inductor.target import resolve_target
@@ -81,6 +85,7 @@ def explain_target(
         experiments=experiments,
         stock=stock,
         measure=measure,
+        fullgraph=fullgraph,
     )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import json
 import random
+import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from memsched.core.report import GraphReport
 from memsched.core.sizes import InputError
 from memsched.inductor.explain import plan_step
 from memsched.report.explanation import Explanation, explain_graph, explain_step
+from memsched.report.explanation_page import render_explanation_page
 from memsched.search.solver import Options, solve
 from tests.oracle import random_graphs
 from tests.test_session import plan  # its plans of the demo's models are made once for both files
@@ -226,6 +229,31 @@ def test_an_experiment_that_makes_no_sense_says_so() -> None:
     assert "half the batch: not computed, the arguments have no" in str(explanation)
 
 
+# ---- the page
+
+
+def test_the_page_shows_both_plans_of_every_graph_and_what_the_step_holds() -> None:
+    """Stock's fusions make other graphs: each plan has its own, and the bound is memsched's."""
+    _, _, explanation = net_and_explanation()
+    assert explanation.planned is not None
+    text = render_explanation_page(explanation, "net")
+    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])
+    for part, graph, stock in zip(data["parts"], explanation.graphs, explanation.planned.stock, strict=True):
+        assert (part["name"], part["bound"]) == (graph.name, graph.lower_bound)
+        assert [plan["title"].split(" (")[0] for plan in part["plans"]] == ["stock Inductor", "memsched"]
+        assert [plan["peak"] for plan in part["plans"]] == [graph.stock_peak, graph.peak]
+        assert len(part["plans"][0]["order"]) == stock.ops
+    assert {"saved for backward", "gradient", "saved by forward"} <= set(data["strings"])
+    assert any("test_explain.py:" in word for word in data["strings"])
+    for words in ("memsched: net", "optimiser state", "saved activations", "What would lower it", "a batch of 32"):
+        assert words in text
+
+
+def test_what_cannot_be_drawn_is_one_line() -> None:
+    with pytest.raises(InputError, match="nothing to draw"):
+        render_explanation_page(Explanation((), None, "", (), "cpu"))
+
+
 # ---- text and JSON
 
 
@@ -260,6 +288,26 @@ def test_graphs_of_a_broken_model_are_not_added_up() -> None:
     explanation = memsched.explain(Broken(4, 4), torch.randn(2, 4), experiments=False, stock=False)
     assert len(explanation.graphs) == 4 and explanation.step is None
     assert "the step: not added up: the model breaks into 4 graphs" in str(explanation)
+
+
+def test_a_broken_model_can_be_refused() -> None:
+    def broken(x: Tensor) -> Tensor:
+        y = x.exp()
+        torch._dynamo.graph_break()
+        return y.sum()
+
+    with pytest.raises(InputError, match="breaks into 2 graphs"):
+        memsched.explain(broken, torch.randn(2, requires_grad=True), experiments=False, stock=False, fullgraph=True)
+
+
+def test_a_workspace_is_told_apart() -> None:
+    """c needs 9 bytes of scratch memory while it runs: they are no tensor, and no transient."""
+    graph = idle_over_a_hill()
+    graph = replace(graph, ops=(*graph.ops[:2], replace(graph.ops[2], workspace=9), graph.ops[3]))
+    found = explain_step(PlannedStep((replace(report_of(graph), kind="inference"),)))
+    assert found.step is not None
+    assert (found.step.workspace, found.step.transients, found.peak) == (9, 12, 21)
+    assert found.step.total == found.step.held.total + found.peak
 
 
 def test_a_graph_that_was_left_to_stock_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

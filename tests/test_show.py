@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, main
+from memsched.core.explanation import MeasuredCurve
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.graphio import plan_to_json, read_plan, write_graph, write_json
 from memsched.core.origin import Origin, RefusedFusion
@@ -369,17 +370,16 @@ def test_page_of_5000_ops_is_small_and_quick() -> None:
 # ---- the page in a browser
 
 
-def browse(tmp_path: Path, page: str) -> str:
-    """The document after its script has run, as HTML."""
+def browse(tmp_path: Path, page: str, *wish: str) -> str:
+    """The document after its script has run, as HTML; wish: what to ask of Chromium instead, or besides."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     path = tmp_path / "page.html"
     path.write_text(page, encoding="utf-8")
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --window-size=1400,900"
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=3000"]
-    finished = subprocess.run(
-        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path}/profile"]
+    command += wish or ("--virtual-time-budget=3000", "--dump-dom")
+    finished = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     return finished.stdout
 
 
@@ -397,21 +397,32 @@ said.push(String(view.to - view.from < stepCount)); press("0");
 charts[1].onHover(PAD.left + 2, PAD.top + charts[1].height - 2, { clientX: 100, clientY: 100 });
 said.push(byId("tip").textContent);
 byId("find").value = "b1"; byId("find").dispatchEvent(new Event("input")); said.push(byId("found").textContent);
-const pen = canvas.getContext("2d"), begin = performance.now();
+const pen = canvas.getContext("2d");
 charts.forEach(chart => chart.draw());
-said.push("drawn in " + (performance.now() - begin));
+said.push("drawn");
 const lit = pen.getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0);
+said.push(String(lit));
+"""
+
+TELL = """
 const result = document.createElement("pre");
 result.id = "result";
-result.textContent = JSON.stringify({ said, errors, lit, title: document.title });
+result.textContent = JSON.stringify({ said, errors, title: document.title });
 document.body.append(result);
 """
 
 
-def driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], str]) -> dict[str, Any]:
-    """What the page says when its keys are pressed, its wheel turned and its table searched."""
-    monkeypatch.setattr(html, "SCRIPT", html.SCRIPT + DRIVER)
-    found = re.search(r'<pre id="result">(.*?)</pre>', browse(tmp_path, make()), re.DOTALL)
+def driven(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[], str],
+    driver: str = DRIVER,
+    real_time: bool = False,
+) -> dict[str, Any]:
+    """What the page says when `driver` uses it; real_time: the browser's clock runs, else it waits for timers only."""
+    monkeypatch.setattr(html, "SCRIPT", html.SCRIPT + driver + TELL)
+    wish = ("--dump-dom",) if real_time else ()
+    found = re.search(r'<pre id="result">(.*?)</pre>', browse(tmp_path, make(), *wish), re.DOTALL)
     assert found, "the script of the page stopped"
     result: dict[str, Any] = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     return result
@@ -421,8 +432,9 @@ def test_page_in_chromium_answers_keys_wheel_and_search(tmp_path: Path, monkeypa
     graph = with_workspaces(long_graph(200))
     timelines = [timeline_of(graph, graph.topological_order, title, origins_of(graph)) for title in ("stock", "ours")]
     result = driven(tmp_path, monkeypatch, lambda: render_html([Exhibit(timelines, 2**20)]))
-    assert not result["errors"] and result["lit"]
-    start, home, right, down, peak, zoomed, wheeled, tip, found, _ = result["said"]
+    assert not result["errors"]
+    start, home, right, down, peak, zoomed, wheeled, tip, found, _, lit = result["said"]
+    assert lit == "true"
     step = timelines[1].profile.peak_step
     assert f"step {step} of 200" in start and "this is the peak" in start
     assert "step 0 of 200" in home and "step 1 of 200" in right
@@ -437,6 +449,73 @@ def test_page_in_chromium_holds_hostile_names(tmp_path: Path, monkeypatch: pytes
     result = driven(tmp_path, monkeypatch, hostile_page)
     assert not result["errors"]
     assert result["title"].startswith("memsched: </script>")  # the text of the name, not its effect
+
+
+def test_page_in_chromium_switches_graphs_and_tells_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two graphs on a page; stock's order of the second is of other fusions, with fewer ops: each has its own steps."""
+    small, large, fused = diamond(), long_graph(200), long_graph(120)
+    curve = MeasuredCurve((0.0, 0.5, 199.5), (0, 7 * 2**20, 3 * 2**20), "measured by hand")
+    orders = [timeline_of(fused, fused.topological_order, "stock"), timeline_of(large, large.topological_order, "ours")]
+    exhibits = [Exhibit([timeline_of(small, (0, 1, 2, 3), "ours")]), Exhibit(orders, measured=curve)]
+    result = driven(tmp_path, monkeypatch, lambda: render_html(exhibits), SWITCHING)
+    assert not result["errors"]
+    start, stock_end, measured, other, hidden, highest = result["said"]
+    assert f"step {orders[1].profile.peak_step} of 200" in start, "the page opens on the graph with the highest peak"
+    assert "stock, step 119 of 120" in stock_end
+    assert "Measured: 7.00 MiB." in measured
+    assert "ours, step 2 of 4" in other and "Measured" not in other
+    assert hidden == "true,false" and highest == "7"
+
+
+SWITCHING = """
+const errors = [];
+addEventListener("error", event => errors.push(event.message));
+const said = [], say = () => said.push(byId("step-words").textContent);
+say();
+moveTo(0, 999); say();
+moveTo(1, 0); say();
+byId("part").value = 0;
+byId("part").dispatchEvent(new Event("change")); say();
+const boxes = [...document.querySelectorAll("dl.cards")].map(box => box.parentElement.hidden);
+said.push([...boxes].reverse().join(","), String(highest));
+"""
+
+
+PANNING = """
+const errors = [], said = [];
+addEventListener("error", event => errors.push(event.message));
+const spent = [];
+for (let move = 0; move < 30; move++) {
+  const begin = performance.now();
+  if (move < 10) zoom(0.7, stepCount / 3); else pan((view.to - view.from) / 10 * (move % 2 ? 1 : -3));
+  charts.forEach(chart => chart.draw());
+  spent.push(performance.now() - begin);
+}
+open(0);
+spent.sort((a, b) => a - b);
+said.push(String(spent[15]), String(spent[29]), String(performance.now()));
+"""
+
+
+def test_page_of_5000_ops_in_chromium_pans_without_visible_delay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two charts of 5,000 ops are drawn again for each move; half of 30 moves in a tenth of a second, in real time."""
+    graph = long_graph(5000)
+    origins = {buffer.name: Origin("bfloat16", (4, 128), "aten.mm", "m.py:1 in f: x") for buffer in graph.buffers}
+    orders = [timeline_of(graph, graph.topological_order, title, origins) for title in ("stock", "ours")]
+    page = render_html([Exhibit(orders, orders[0].profile.peak // 2)])
+    result = driven(tmp_path, monkeypatch, lambda: render_html([Exhibit(orders)]), PANNING, real_time=True)
+    assert not result["errors"]
+    median, worst, loaded = map(float, result["said"])
+    assert 0 < median <= 100 and worst <= 1000 and loaded <= 10_000, result["said"]
+    picture = tmp_path / "page.png"
+    browse(tmp_path, page, f"--screenshot={picture}")
+    image = pytest.importorskip("matplotlib.image").imread(picture)
+    colours = {tuple(pixel) for pixel in image[::7, ::7].reshape(-1, image.shape[2]).tolist()}
+    assert image.shape[:2] == (900, 1400) and len(colours) > 20, "the chart is drawn"
 
 
 # ---- the command
@@ -463,6 +542,89 @@ def test_show_needs_the_plan_only(plan_file: Path, tmp_path: Path, suffix: str) 
     first = out.read_bytes()
     assert main(["show", str(plan_file), "-o", str(out)]) == EXIT_DONE
     assert out.read_bytes() == first, "the same plan gives the same bytes"
+
+
+def test_refused_fusions_travel_with_the_plan(tmp_path: Path) -> None:
+    """From the plan file to the page: names of both kernels, bytes above the plan, bytes that need not be moved."""
+    graph, path, out = two_hills(), tmp_path / "r.plan", tmp_path / "r.html"
+    refusals = (RefusedFusion(("op3", "op4"), ("op9",), 3 * 2**20, 2**10),)
+    write_json(path, plan_to_json(graph, solve(graph), embed_graph=True, refusals=refusals))
+    assert read_plan(path).embedded_refusals() == refusals
+    assert main(["show", str(path), "-o", str(out)]) == EXIT_DONE
+    text = out.read_text()
+    for words in ("Fusions refused: 1", "<td>op3, op4</td><td>op9</td>", "3.00 MiB", "1.00 KiB"):
+        assert words in text
+
+
+def test_roles_are_told(tmp_path: Path) -> None:
+    """What keeps a buffer is on the page, with and without knowledge of where it comes from."""
+    graph = diamond()
+    roles = Page(page_of(graph)).data
+    told = [roles["strings"][index] for index in roles["graphs"][0]["buffers"]["role"]]
+    assert told == ["graph output" if buffer.kept else "" for buffer in graph.buffers] and "graph output" in told
+    origins = {buffer.name: Origin(role="saved for backward") for buffer in graph.buffers}
+    page = Page(render_html([Exhibit([timeline_of(graph, (0, 1, 2, 3), "", origins)])])).data
+    assert "saved for backward" in page["strings"]
+
+
+def test_show_orders_a_graph(graph_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "graph.html"
+    assert main(["show", str(graph_file), "-o", str(out)]) == EXIT_DONE
+    assert "memsched followed this proof again" in out.read_text()
+
+
+def test_show_reads_what_inductor_writes(tmp_path: Path) -> None:
+    """`reorder_for_peak_memory_debug`: a writes 4 bytes, b reads them and writes 2 that are the output."""
+    buffer = {"is_input": False, "unmet_deps": []}
+    dump = {
+        "nodes": [{"name": "a", "buffer_names": ["A"]}, {"name": "b", "buffer_names": ["B"]}],
+        "buffers": [
+            buffer | {"name": "A", "size_alloc": 4, "size_free": 4, "deps": [], "is_output": False},
+            buffer | {"name": "B", "size_alloc": 2, "size_free": 2, "deps": ["A"], "is_output": True},
+        ],
+    }
+    path, out = tmp_path / "dump.json", tmp_path / "dump.html"
+    write_json(path, dump)
+    assert main(["show", str(path), "-o", str(out)]) == EXIT_DONE
+    assert Page(out.read_text()).data["parts"][0]["plans"][-1]["peak"] == 6
+    assert main(["explain", str(path)]) == EXIT_DONE
+
+
+def test_a_recorded_snapshot_lies_over_the_plan(plan_file: Path, tmp_path: Path) -> None:
+    """Our own predicted snapshot, read back as if it had been recorded, is the plan again: the same peak."""
+    snapshot, out = tmp_path / "recorded.pickle", tmp_path / "out.html"
+    assert main(["show", str(plan_file), "-o", str(snapshot)]) == EXIT_DONE
+    assert main(["show", str(plan_file), "--measured", str(snapshot), "-o", str(out)]) == EXIT_DONE
+    measured = Page(out.read_text()).data["parts"][0]["plans"][-1]["measured"]
+    assert measured["peak"] == read_plan(plan_file).peak == 11
+    assert measured["at"] == sorted(measured["at"]) and "recorded events" in out.read_text()
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("evil",))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "not a snapshot"),
+        (pickle.dumps(3), "not a snapshot"),
+        (pickle.dumps({"device_traces": [[]]}), "no allocation was recorded"),
+        (pickle.dumps({"device_traces": [[{"action": "alloc", "size": "big"}]]}), "not a snapshot"),
+        (pickle.dumps({"device_traces": [Evil()]}), "only plain types"),
+    ],
+)
+def test_bad_snapshots_are_refused_in_one_line(
+    plan_file: Path, tmp_path: Path, content: bytes, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "bad.pickle", tmp_path / "out.html"
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["show", str(plan_file), "--measured", str(path), "-o", str(out)]) == EXIT_BAD_INPUT
+    err = capsys.readouterr().err
+    assert fault in err and "bad.pickle" in err and err.count("\n") == 1 and not out.exists()
+    assert not Path("evil").exists()
 
 
 @pytest.mark.parametrize(

@@ -44,12 +44,14 @@ def plan_step(
     experiments: bool = True,
     stock: bool = True,
     measure: bool = False,
+    fullgraph: bool = False,
     options: BackendOptions | None = None,
 ) -> PlannedStep:
     """Plan `model(*args)` and, with `train`, the backward of what it returns; with `measure` compile and run it, too.
 
     Raises:
-        InputError: a device that is not there or that the model is not on, a model that does not compile, no loss.
+        InputError: a device that is not there or that the model is not on, a model that does not compile, no loss,
+            with `fullgraph` a model that breaks into several graphs.
     """
     _check_device(model, args, device)
     options = options or BackendOptions()
@@ -60,7 +62,7 @@ def plan_step(
             reports, measured = _guarded(lambda: measure_step(model, args, options, device), train)
         else:
             reports = _plan(model, args, train, options)
-        _check_reports(reports, train)
+        _check_reports(reports, train, fullgraph)
         observed = _plan(model, args, train, None) if stock else []
         tried = tuple(_experiments(model, args, reports, train, options)) if experiments else ()
     return PlannedStep(tuple(reports), tuple(observed), held, tried, measured, train, device)
@@ -100,13 +102,16 @@ def _check_device(model: Model, args: Sequence[Any], device: str) -> None:
             raise InputError(f"device {device!r}: the model or its batch is on {tensor.device.type!r}")
 
 
-def _check_reports(reports: Sequence[GraphReport], train: bool) -> None:
+def _check_reports(reports: Sequence[GraphReport], train: bool, fullgraph: bool) -> None:
     if not reports:
         raise InputError("nothing to plan: no graph with an op was compiled")
     if train and not any(report.kind == "backward" for report in reports):
         raise InputError(
             "the model returns no loss: nothing that it returns requires a gradient (inference: train=False)"
         )
+    parts = sum(report.kind != "backward" for report in reports)
+    if fullgraph and parts > 1:
+        raise InputError(f"the model breaks into {parts} graphs (torch._dynamo.explain tells where)")
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import functools
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -181,9 +182,12 @@ def _source_of_stack(stack: str) -> str:
 
 
 def _short(path: str) -> str:
-    """`path` from the working directory, when it is inside of it."""
-    here = os.getcwd() + os.sep
-    return path.removeprefix(here)
+    """`path` as it would be imported: from the working directory or from a folder of `sys.path`, whichever is nearest.
+
+    So a line is called the same on every machine that has the model somewhere else.
+    """
+    folders = (os.path.join(os.path.abspath(folder), "") for folder in (".", *sys.path))
+    return min((path.removeprefix(folder) for folder in folders), key=len)
 
 
 def _module_of(node: torch.fx.Node) -> str:

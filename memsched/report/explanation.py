@@ -60,11 +60,12 @@ class LiveTensor:
 
 @dataclass(frozen=True, slots=True)
 class PricedFusion:
-    """A fusion that was refused: the two sides in words, and the bytes by which it would exceed the plan."""
+    """A fusion that was refused: the two sides in words, bytes by which it would exceed the plan, bytes not moved."""
 
     first: str
     second: str
     price: int
+    traffic: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +305,7 @@ def _priced_fusions(timeline: Timeline, report: GraphReport) -> list[PricedFusio
     fusions = []
     for refusal in report.refusals[:_FUSIONS_KEPT]:
         sides = [_side(timeline, fused, ops) for ops in (refusal.ops, refusal.other)]
-        fusions.append(PricedFusion(sides[0], sides[1], refusal.price))
+        fusions.append(PricedFusion(sides[0], sides[1], refusal.price, refusal.traffic))
     return fusions
 
 

@@ -128,7 +128,8 @@ def _graph_advice(graph: GraphExplanation) -> Iterator[str]:
         yield f"{name}: next to go is {tensor.name}, {_place(tensor)}: without it this order needs {saved} less."
         yield f"{name}: {_remedy(tensor)}"
     for fusion in graph.refused[:_FUSIONS_SHOWN]:
-        yield f"{name}: refused, would cost {format_bytes(fusion.price)}: {fusion.first} with {fusion.second}"
+        saved = f" and save moving {format_bytes(fusion.traffic)}" if fusion.traffic else ""
+        yield f"{name}: refused, would cost {format_bytes(fusion.price)}{saved}: {fusion.first} with {fusion.second}"
 
 
 def _remedy(tensor: LiveTensor) -> str:

@@ -226,14 +226,15 @@ def _refusals(refusals: Sequence[RefusedFusion]) -> str:
     """A section on the fusions that were refused; nothing when there are none."""
     if not refusals:
         return ""
-    rows = [
-        f'<tr><td>{_names(refusal.ops)}</td><td>{_names(refusal.other)}</td><td class="number">'
-        f"{escape(format_bytes(refusal.price))}</td></tr>"
-        for refusal in refusals[:_REFUSALS_SHOWN]
-    ]
+    rows = []
+    for refusal in refusals[:_REFUSALS_SHOWN]:
+        names = f"<td>{_names(refusal.ops)}</td><td>{_names(refusal.other)}</td>"
+        figures = (format_bytes(refusal.price), format_bytes(refusal.traffic))
+        rows.append(f"<tr>{names}" + "".join(f'<td class="number">{figure}</td>' for figure in figures) + "</tr>")
     more = f"<p class='muted'>and {len(refusals) - len(rows)} more</p>" if len(refusals) > len(rows) else ""
     head = (
-        '<tr><th scope="col">kernel</th><th scope="col">other</th><th scope="col" class="number">over budget</th></tr>'
+        '<tr><th scope="col">kernel</th><th scope="col">other</th><th scope="col" class="number">over budget</th>'
+        '<th scope="col" class="number">would save moving</th></tr>'
     )
     return (
         f'<section aria-label="fusions"><h2>Fusions refused: {len(refusals)}</h2>'

@@ -2,7 +2,8 @@
 
     FRAME     the elements of the page, with {names} for what `memsched.report.html` fills in
     STYLE     light and dark by the reader's preference; the canvas takes its colours from here too
-    SCRIPT    the chart (`memsched.report.page_chart`), then what moves it and the tables (`page_tables`)
+    SCRIPT    state and words (`memsched.report.page_state`), the chart (`page_chart`), then what moves it and the
+              tables (`page_tables`)
 
 The page works without a connection, and its policy lets no other script run; see `memsched.report.html`.
 """
@@ -10,6 +11,7 @@ The page works without a connection, and its policy lets no other script run; se
 from __future__ import annotations
 
 from memsched.report.page_chart import CHART
+from memsched.report.page_state import STATE
 from memsched.report.page_tables import TABLES
 
 __all__ = ["FRAME", "SCRIPT", "STYLE"]
@@ -121,4 +123,4 @@ button, select, input { font: inherit; color: inherit; background: var(--panel);
 #tip[hidden] { display: none; }
 """
 
-SCRIPT = CHART + TABLES
+SCRIPT = STATE + CHART + TABLES

@@ -1,4 +1,4 @@
-"""The second half of the page's script: moving about, the buffers of one step, the table of the order.
+"""The last part of the page's script: moving about, the buffers of one step, the table of the order.
 
 open(part)                    which compiled graph is shown, with its plans
 look(from, to), pan, zoom     which steps are in view, the same for all charts
