@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -76,12 +77,23 @@ def _plan(model: Model, args: Sequence[Any], train: bool, options: BackendOption
 def _guarded(make: Callable[[], T], train: bool) -> T:
     """What `make` returns, without gradients unless `train`; raises InputError when the model does not compile."""
     try:
-        with contextlib.nullcontext() if train else torch.no_grad():
+        with _quiet(), contextlib.nullcontext() if train else torch.no_grad():
             return make()
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"the model does not compile: {type(error).__name__}: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the traceback that PyTorch logs when an operator is given wrong shapes: the error is told in one line."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _first_line(error: BaseException) -> str:
