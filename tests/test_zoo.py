@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import memsched
-from bench.models import zoo, zoo_modules
+from bench.models import zoo
+from bench.models.zoo_modules import Branches, DroppedInPairs, ExpertChoice
 from memsched.core.check import check_order
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
@@ -167,11 +168,7 @@ class TestCompiled:
         class Combined(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.dropped, self.branches, self.choice = (
-                    zoo_modules.DroppedInPairs(),
-                    zoo_modules.Branches(),
-                    zoo_modules.ExpertChoice(),
-                )
+                self.dropped, self.branches, self.choice = DroppedInPairs(), Branches(), ExpertChoice()
 
             def forward(self, x: Tensor, y: Tensor) -> Tensor:
                 return self.branches(x[:4, :8]) + self.choice(y) + self.dropped(x, y) * 1e-2

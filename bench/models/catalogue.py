@@ -56,7 +56,7 @@ _VIEWS = (
     Entry(
         "multi_crop", ("shared",),
         small=MultiCrop(1, 32, 2, 32, crops=2, prototypes=64),
-        cpu=MultiCrop(2, 128, 8, 64),
+        cpu=MultiCrop(2, 128, 8, 64, crops=2),
         cuda=MultiCrop(12, 384, 32, 224, 6, 6, 16, 65536),
         policy="block",
     ),
