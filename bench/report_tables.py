@@ -59,11 +59,15 @@ class Table:
 
 
 def group_rows(rows: Iterable[Row]) -> list[Group]:
-    """One group for each case, in the order of its first row; later rows replace earlier ones."""
+    """One group for each case, in the order of its first row.
+
+    Later rows replace earlier ones, but what is only modelled replaces nothing that was measured.
+    """
     groups: dict[Case, dict[str, Row]] = {}
     for row in rows:
-        case = Case(**{name: row[name] for name in Case.__dataclass_fields__})
-        groups.setdefault(case, {})[row["mode"]] = row
+        modes = groups.setdefault(Case(**{name: row[name] for name in Case.__dataclass_fields__}), {})
+        if row.get("measured") or not modes.get(row["mode"], {}).get("measured"):
+            modes[row["mode"]] = row
     return [Group(case, modes) for case, modes in groups.items()]
 
 
@@ -88,6 +92,9 @@ def headline(groups: Sequence[Group]) -> list[str]:
     bad = sum(row["status"] != "ok" for row in rows)
     models = {group.case.model for group in groups}
     sentences = [f"{len(models)} models in {len(groups)} settings, {len(rows)} rows, {bad} of them failures."]
+    for modes, name in ((("eager", "stock", "memsched"), "eager, stock and memsched"), (MODES, "all modes")):
+        measured = {g.case.model for g in groups if all(g.value(mode, "peak") is not None for mode in modes)}
+        sentences.append(f"{len(measured)} models are measured in {name}.")
     for what, name in (("peak", "measured"), ("modelled", "modelled")):
         ratios = _found(group.ratio(what, "memsched", "stock") for group in groups)
         if ratios:

@@ -70,6 +70,14 @@ def test_a_failure_is_a_line_with_its_reason_and_takes_part_in_no_mean() -> None
     assert "0.25 of stock's in the mean of 1 settings" in opening
 
 
+def test_what_is_modelled_replaces_nothing_that_was_measured() -> None:
+    """Two runs, in either order: one measured and one that only lowered."""
+    measured, lowered = row("stock", 8, measured=True), row("stock", measured=False, status="ok", modelled=9 * MIB)
+    for rows in ([measured, lowered], [lowered, measured]):
+        (group,) = group_rows(rows)
+        assert group.value("stock", "peak") == 8 * MIB
+
+
 def test_steps_that_were_not_timed_together_are_not_compared() -> None:
     (group,) = group_rows([row("stock", 4), row("memsched", 4) | {"timed_with": ["memsched"]}])
     assert group.ratio("peak", "memsched", "stock") == 1.0
