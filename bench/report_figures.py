@@ -154,7 +154,7 @@ def _series_parallel(groups: Sequence[Group]) -> Any:
 
 def _label(group: Group) -> str:
     policy = "" if group.case.policy == "block" else f", {group.case.policy}"
-    return f"{group.case.model}{policy}, {group.case.batch}"
+    return f"{group.case.model}{policy}, batch {group.case.batch}"
 
 
 FIGURES = {
