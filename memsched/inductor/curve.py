@@ -19,7 +19,7 @@ import ast
 import bisect
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +33,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from memsched.core.explanation import MeasuredCurve
 from memsched.core.report import GraphReport, reports
 from memsched.core.sizes import InputError
+from memsched.inductor.backend import memsched_backend
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.publish import SIGNATURE
 
@@ -63,30 +64,25 @@ def measure_step(
     """
     already, loaded = len(reports()), len(PyCodeCache.modules)
     torch._dynamo.reset()
-    from memsched.inductor.backend import memsched_backend
-
-    compiled = torch.compile(model, backend=memsched_backend, options=vars_of(options), dynamic=False)
+    compiled = torch.compile(model, backend=memsched_backend, options=asdict(options), dynamic=False)
     # A graph out of a cache has no plan to compare with.
     with config.patch(fx_graph_cache=False), functorch_config.patch(enable_autograd_cache=False):
         _run(compiled, args)
-    planned = reports()[already:]
+    reported = reports()[already:]
     wrappers = {name: module for module in PyCodeCache.modules[loaded:] for name in _signed_names(module)}
-    marked = {report.name: _marked(wrappers[report.name], report) for report in planned if report.name in wrappers}
+    planned = [report for report in reported if report.graph is not None and report.name in wrappers]
+    marked = {report.name: _marked(wrappers[report.name], report) for report in planned}
     samples = _cuda_samples if torch.device(device).type == "cuda" else _cpu_samples
     taken = samples(lambda: _run(compiled, args))
     if planned and not taken:
         raise InputError("nothing was measured: the second run of the step did not reach the compiled graphs")
     torch._dynamo.reset()
-    return planned, {
-        report.name: _curve(report, marked[report.name], [s for s in taken if s.wrapper == report.name], device)
-        for report in planned
-        if report.name in marked and any(sample.wrapper == report.name for sample in taken)
-    }
-
-
-def vars_of(options: BackendOptions) -> dict[str, Any]:
-    """The options as the backend takes them."""
-    return {name: getattr(options, name) for name in options.__dataclass_fields__}
+    curves = {}
+    for report in planned:
+        own = [sample for sample in taken if sample.wrapper == report.name]
+        if own:
+            curves[report.name] = _curve(report, marked[report.name], own, device)
+    return reported, curves
 
 
 def _run(model: Callable[..., Any], args: Sequence[Any]) -> None:
