@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo bench test check lint campaign clean
+.PHONY: help setup demo bench test check lint campaign patches-check clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ lint: $(READY)  ## ruff and mypy
 
 campaign: $(READY)  ## the full random campaigns of the solver (about an hour); results in tests/campaign/
 	$(BIN)/python -m tests.campaign
+
+patches-check: $(READY)  ## do the patches apply to VERSION=2.15.0 of torch (all supported ones without it)?
+	$(BIN)/python -m memsched.patching.versions $(VERSION)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

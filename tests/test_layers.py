@@ -16,14 +16,14 @@ LAYERS = (
     ("series_parallel",),
     ("search",),
     ("fusion",),
-    ("inductor", "report"),
+    ("inductor", "report", "patching"),
     ("questions", "planning"),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )
 """From the bottom to the top; a module imports its own part and lower layers only."""
 
-PURE = ("core", "series_parallel", "search", "fusion", "questions", "planning", "cli")
+PURE = ("core", "series_parallel", "search", "fusion", "questions", "planning", "patching", "cli")
 """Parts that import neither torch nor a solver when they are imported."""
 
 HEAVY = ("torch", "ortools", "pulp", "highspy", "numpy", "scipy", "networkx")

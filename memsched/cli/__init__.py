@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from memsched import __version__
-from memsched.cli import fusions, pareto, plan, questions, show, solve, tree, verify
+from memsched.cli import fusions, pareto, patches, plan, questions, show, solve, tree, verify
 from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
 from memsched.cli.text import one_line
 from memsched.core.check import CheckError
@@ -34,6 +34,7 @@ __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "EXIT
 _FAMILIES = (
     fusions,
     pareto,
+    patches,
     plan,
     questions,
     show,

@@ -1,0 +1,197 @@
+"""What the patches for PyTorch do to one model, in a process that runs under the overlay of all of them.
+
+    python -m memsched.patching.overlay -- bench.patches_child lower NAME[:SIZE]...  modelled: lowering, no C++ compiler
+    python -m memsched.patching.overlay -- bench.patches_child step NAME...          measured: bytes, seconds, gradients
+
+Each patch can be switched off where it acts (a config flag, the list of candidate orders), and switched off it is
+stock; so one trace gives every combination, and step times can be taken in alternation.  A line of JSON per model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._inductor import config, memory
+from torch._inductor.compile_fx import compile_fx_inner
+
+from bench.models import build
+from bench.models.zoo import ZOO
+from bench.step import clear_gradients, compare_gradients
+from memsched.core.peak import peak_bytes
+from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.extract import extract_graph, without_kernel_local_buffers
+from memsched.inductor.measure import measure_peak
+from memsched.inductor.plan_only import StopCompile, run_uncompiled, stopped
+from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
+
+__all__ = ["WAYS", "main", "patched"]
+
+WAITING, PLACE, CHAIN, CUTS = 1, 2, 3, 4
+"""The patches by their numbers."""
+
+WAYS: dict[str, tuple[int, ...]] = {
+    "stock": (),
+    "1": (WAITING,),
+    "2": (PLACE,),
+    "1+2": (WAITING, PLACE),
+    "1+2+4": (WAITING, PLACE, CUTS),
+}
+"""The combinations that are reported.  Patch 3 changes no order, only how deep a graph may be."""
+
+MAX_CUTS = 32
+"""`config.reorder_for_peak_memory_max_cuts` where patch 4 is on."""
+
+
+@contextlib.contextmanager
+def patched(patches: Sequence[int]) -> Iterator[None]:
+    """Within the context Inductor compiles as with these patches alone."""
+    methods = [memory.topological_sort_lpmf, memory.topological_sort_bfs, memory.topological_sort_dfs]
+    if PLACE in patches:
+        methods.append(memory.topological_sort_by_place)
+    settings = config.patch(
+        prevent_waiting_fusion=WAITING in patches,
+        reorder_for_peak_memory_max_cuts=MAX_CUTS if CUTS in patches else 0,
+        force_disable_caches=True,
+    )
+    with settings, mock.patch.object(memory.reorder_for_peak_memory, "__defaults__", (methods,)):
+        yield
+
+
+class _Observe(SchedulerPass):  # type: ignore[misc]
+    """Peaks of one graph, as fused, under the order of every way that fuses alike; then the compile ends."""
+
+    def __init__(self, ways: dict[str, tuple[int, ...]], found: dict[str, list[dict[str, Any]]]) -> None:
+        self.ways = ways
+        self.found = found
+
+    def __call__(self, nodes: list[Any]) -> list[Any]:
+        if nodes:
+            graph = without_kernel_local_buffers(extract_graph(nodes, "graph", "postfusion"), nodes)
+            index = {node: at for at, node in enumerate(nodes)}
+            for name, patches in self.ways.items():
+                with patched(patches):
+                    started = time.perf_counter()
+                    order = [index[node] for node in stock_reorder(nodes)]
+                    seconds = time.perf_counter() - started
+                row = {"kind": graph_kind(), "nodes": len(nodes), "kernels": num_kernels(nodes)}
+                self.found[name].append(row | {"peak": peak_bytes(graph, order), "order_seconds": seconds})
+        raise StopCompile
+
+    def uuid(self) -> str:
+        return "bench patches"
+
+
+def lower(name: str) -> dict[str, Any]:
+    """Modelled peak (the larger graph's), kernels and seconds of every way."""
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    seconds = dict.fromkeys((False, True), 0.0)
+
+    def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kind: bool) -> None:
+        for waits in (False, True):
+            alike = {way: patches for way, patches in WAYS.items() if (WAITING in patches) == waits}
+            settings = config.patch(_post_fusion_custom_pass=_Observe(alike, found), fx_graph_cache=False)
+            own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+            started = time.perf_counter()
+            with patched((WAITING,) if waits else ()), settings, stopped():
+                compile_fx_inner(own, example_inputs, **kind)
+            seconds[waits] += time.perf_counter() - started
+
+    model, batch = _example(name)
+    run_uncompiled(model, batch, compile_graph)
+    ways = {}
+    for way, graphs in found.items():
+        ways[way] = {
+            "peak": max((graph["peak"] for graph in graphs), default=0),
+            "kernels": sum(graph["kernels"] for graph in graphs),
+            "lower_seconds": seconds[WAITING in WAYS[way]],
+            "order_seconds": sum(graph["order_seconds"] for graph in graphs),
+            "graphs": [{key: graph[key] for key in ("kind", "nodes", "kernels", "peak")} for graph in graphs],
+        }
+    return {"model": name, "kind": "lowered", "ways": ways}
+
+
+def step(name: str, repetitions: int = 9) -> dict[str, Any]:
+    """Measured bytes and seconds of a training step: eager, stock, and stock with patches.
+
+    Raises:
+        AssertionError: gradients that differ by more than rounding.
+    """
+    workload = build(name)
+    _compile_something()  # the C++ headers of a first compile are on nobody's account
+    ways = {"eager": None, "stock": WAYS["stock"], "1+2": WAYS["1+2"], "1+2+4": WAYS["1+2+4"]}
+    steps: dict[str, Callable[[], None]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    models = {way: copy.deepcopy(workload.model) for way in ways}
+    for way, patches in ways.items():
+        model = models[way]
+        torch._dynamo.reset()
+        forward = model if patches is None else torch.compile(model)
+        steps[way] = _step(model, forward, workload.batch)
+        started = time.perf_counter()
+        with contextlib.nullcontext() if patches is None else patched(patches):
+            steps[way]()
+        rows[way] = {"compile_seconds": None if patches is None else time.perf_counter() - started}
+        if way != "eager":
+            compare_gradients(model, models["eager"])
+        steps[way]()
+        clear_gradients(model)
+        rows[way]["peak"] = measure_peak(steps[way])
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repetitions):
+        for way, run in steps.items():
+            started = time.perf_counter()
+            run()
+            times[way].append(time.perf_counter() - started)
+    for way, taken in times.items():
+        rows[way]["seconds"] = statistics.median(taken)
+    return {"model": name, "kind": "measured", "ways": rows}
+
+
+def _step(model: torch.nn.Module, forward: Callable[..., Tensor], batch: Sequence[Tensor]) -> Callable[[], None]:
+    def run() -> None:
+        clear_gradients(model)
+        forward(*batch).backward()  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def _compile_something() -> None:
+    torch.compile(lambda x: x.sin().sum())(torch.ones(64))
+
+
+def _example(name: str) -> tuple[Any, Sequence[Tensor]]:
+    if name in ZOO:
+        torch.manual_seed(0)
+        return ZOO[name]()
+    model, _, size = name.partition(":")
+    workload = build(model, size or "cpu")
+    return workload.model, workload.batch
+
+
+def main(arguments: Sequence[str]) -> int:
+    """One line of JSON on stdout for each model; a model that fails is a line with its error."""
+    what, *names = arguments
+    logging.getLogger("torch._inductor.utils").setLevel(logging.ERROR)  # "temporary cache dir kept" after each stop
+    run = {"lower": lower, "step": step}[what]
+    for name in names:
+        try:
+            row = run(name)
+        except Exception as error:
+            row = {"model": name, "kind": what, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        print(json.dumps(row), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
