@@ -18,11 +18,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.models import MODELS, SIZES, build
+from bench.models import MODELS, SIZES
 from bench.run_cases import SUITES, Case, cases_of
 from memsched.core.graph import Graph
 from memsched.core.graphio import atomic_write, read_graph, write_graph
@@ -31,17 +30,12 @@ from memsched.core.result import Options
 from memsched.search.heuristics import stock_orders
 from memsched.search.solver import solve
 
-__all__ = ["Captured", "capture_cpu", "capture_cuda", "describe", "main"]
+__all__ = ["describe", "main", "update_index"]
+
+if TYPE_CHECKING:
+    from bench.capture_graphs import Captured
 
 INDEX = "instances.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A graph with what it is a graph of: forward, backward or inference."""
-
-    kind: str
-    graph: Graph
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
-    todo = [(case, kind) for case in cases for kind in options.kinds if not _is_there(folder, case, kind)]
+    kinds = [kind for kind in options.kinds if options.device == "cpu" or kind == "training"]
+    todo = [(case, kind) for case in cases for kind in kinds if not _is_there(folder, case, kind)]
     with _capturer(options.device) as capture:
         for at, (case, kind) in enumerate(todo):
             print(f"[{at + 1}/{len(todo)}] {case}: {kind}", file=sys.stderr, flush=True)
@@ -83,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=SIZES, help="sizes of the models (default: those of the device)")
     parser.add_argument("--ac", nargs="+", default=[], metavar="POLICY", help="default: each model's own")
     parser.add_argument("--kinds", nargs="+", choices=("training", "inference"), default=["training", "inference"])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda needs no GPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda needs no GPU; training only")
     parser.add_argument("--time-limit", type=float, default=2.0, metavar="S", help="of the solver, for each graph")
     parser.add_argument("--output", type=Path, default=Path("bench/instances/captured"), metavar="DIR")
     return parser
@@ -93,38 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 def _capturer(device: str) -> Iterator[Any]:
     """What captures on a device; for CUDA, a worker process that pretends to have a GPU."""
     if device == "cpu":
+        from bench.capture_graphs import capture_cpu
+
         yield capture_cpu
         return
     from memsched.inductor.cuda_without_gpu import CudaWorker
 
     with CudaWorker() as worker:
-        yield lambda case, kind: capture_cuda(worker, case, kind)
-
-
-def capture_cpu(case: Case, kind: str) -> list[Captured]:
-    """The graphs of a training step, or of inference, under stock's fusion; before and after it."""
-    import torch
-    from torch._inductor import config
-
-    from bench.capture_pass import CapturePass
-    from memsched.inductor.plan_only import plan_only
-
-    workload = build(case.model, case.size, policy=case.policy, batch=case.batch)
-    before = CapturePass()
-    no_gradients = torch.no_grad() if kind == "inference" else contextlib.nullcontext()
-    with workload.policy.settings(), config.patch(_pre_fusion_custom_pass=before), no_gradients:
-        reports = plan_only(workload.model, workload.batch, stock=True)
-    after = [Captured(report.kind, report.graph) for report in reports if report.graph is not None]
-    return [Captured(graph_kind, graph) for graph_kind, graph in before.found] + after
-
-
-def capture_cuda(worker: Any, case: Case, kind: str) -> list[Captured]:
-    """The same for CUDA, on a machine without a GPU; training only."""
-    if kind != "training":
-        return []
-    plan = worker.plan("bench.models:build", stock=True, arguments={"name": case.model, "size": case.size})
-    graphs = [(graph.report.kind, stage) for graph in plan.graphs for stage in (graph.prefusion, graph.postfusion)]
-    return [Captured(graph_kind, graph) for graph_kind, graph in graphs if graph is not None]
+        yield lambda case, _: worker.call("bench.capture_graphs:capture_in_worker", case.model, case.size, case.policy)
 
 
 def _stem(case: Case) -> str:
