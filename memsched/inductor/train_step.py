@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -111,7 +112,8 @@ class TrainStep:
         self._signature: Signature | None = None
         self._programs = 0
         self._request = Request("update")
-        self._forward = torch.compile(self._loss, backend=self._backend, fullgraph=True, dynamic=False)
+        traced = MethodType(_with_code_of_its_own(TrainStep._loss), self)
+        self._forward = torch.compile(traced, backend=self._backend, fullgraph=True, dynamic=False)
         self._stock: Callable[..., Tensor] | None = None
         if (reason := unsupported_reason()) is not None:
             self._leave_to_stock(RuntimeError(reason))
@@ -157,8 +159,10 @@ class TrainStep:
         Raises:
             Refusal: as a call would.
         """
-        already = len(self.reports)
+        already, states = len(self.reports), set(self.optimizer.state)
         self._run(Request("update", "held" if self.options.clip_grad_norm else "", plan_only=True), batch)
+        for parameter in set(self.optimizer.state) - states:
+            del self.optimizer.state[parameter]
         if len(self.reports) == already:
             raise Refusal("no plan was made; the log of memsched says why")
         return self.reports.pop()
@@ -230,6 +234,11 @@ class TrainStep:
                 self.grad_norm = nn.utils.clip_grad_norm_(parameters, self.options.clip_grad_norm)
             self.optimizer.step()
         return loss.detach()
+
+
+def _with_code_of_its_own(function: Any) -> FunctionType:
+    """A copy of `function`: Dynamo keeps what it compiles by code object, and only so much for each."""
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
 class Request:

@@ -61,7 +61,7 @@ class CompiledStep:
         try:
             with torch.no_grad():
                 return list(self.code(list(inputs)))
-        except Exception as error:
+        except BaseException as error:
             raise_interrupted(error, self.written)
             raise
 

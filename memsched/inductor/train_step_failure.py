@@ -71,21 +71,26 @@ def _last_used(file: str, line: int) -> set[str]:
     return names & gone
 
 
-def raise_interrupted(error: Exception, written: Mapping[str, Sequence[str]]) -> None:
-    """Raise what tells that a step failed in the middle; return when nothing had been written."""
-    progress = progress_of(error, written)
+def raise_interrupted(error: BaseException, written: Mapping[str, Sequence[str]]) -> None:
+    """Raise what tells that a step failed in the middle; return when nothing had been written.
+
+    What is not an `Exception` (Ctrl-C) gets a note and stays what it is.
+    """
+    progress = progress_of(error, written) if written else ([], [])
     if progress == ([], []):
         error.add_note("memsched.train_step: nothing was updated; parameters and state are as before the step")
         return
     what = f"the step failed in the middle ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    updated, in_doubt = progress or ([], list(written))
     if progress is None:
         message = f"{what}, it is not known where: load parameters and optimizer state from a checkpoint"
-        raise StepInterrupted(message, (), tuple(written)) from error
-    updated, in_doubt = progress
-    message = f"{what}: {len(updated)} of {len(written)} were updated ({_list(updated)})"
-    if in_doubt:
-        message += f", in doubt: {_list(in_doubt)}"
-    raise StepInterrupted(message + "; the others were not", updated, in_doubt) from error
+    else:
+        message = f"{what}: {len(updated)} of {len(written)} were updated ({_list(updated)}), the others were not"
+        message += f", in doubt: {_list(in_doubt)}" if in_doubt else ""
+    if not isinstance(error, Exception):
+        error.add_note(f"memsched.train_step: {message}")
+        return
+    raise StepInterrupted(message, updated, in_doubt) from error
 
 
 def _list(labels: Sequence[str]) -> str:
