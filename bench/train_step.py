@@ -133,22 +133,28 @@ Key = tuple[str, str, str, str]
 def run(model: str, optimizer: str, options: argparse.Namespace, before: dict[Key, Record]) -> dict[Key, Record]:
     """The records of one model with one optimizer; what is not measured now is taken from `before`."""
     workload = _workload(model, options.size or options.device, options.device)
-    records, steps, models = {}, {}, {}
+    records: dict[Key, Record] = {}
+    steps: dict[Key, Step] = {}
+    trained: dict[str, list[Tensor]] = {}
     for way in options.ways:
         key = (model, optimizer, way, options.device)
         records[key] = record = before.get(key) or Record(*key)
         _progress(f"{model}, {optimizer}: {way}")
-        models[way] = copy.deepcopy(workload.model)
+        module = copy.deepcopy(workload.model)
         torch.compiler.reset()
         try:
             with workload.policy.settings():
-                step = make_step(way, models[way], OPTIMIZERS[optimizer], workload.batch)
+                step = make_step(way, module, OPTIMIZERS[optimizer], workload.batch)
                 seconds = _timed(step, options.device)
                 step()
         except Exception as error:  # a way that fails is a row of the table, not the end of the run
             record.fault = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
-        record.fault, record.difference = "", _difference(models[way], models.get("eager"))
+        trained[way] = [parameter.detach().clone() for parameter in module.parameters()]
+        record.fault, record.difference = (
+            "",
+            _difference(trained[way], trained["eager"]) if "eager" in trained else None,
+        )
         if "memory" in options.what:
             record.compile_seconds = 0.0 if way.startswith("eager") else seconds
             record.peak = measure_peak(step, options.device)
@@ -219,15 +225,12 @@ def _update_in_backward(model: nn.Module, make: Callable[[Any], Optimizer], comp
         parameter.register_post_accumulate_grad_hook(update)
 
 
-def _difference(model: nn.Module, reference: nn.Module | None) -> float | None:
-    """After two steps each."""
-    if reference is None or reference is model:
-        return None
-    largest = 0.0
-    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
-        scale = max(theirs.abs().max().item(), 1e-30)
-        largest = max(largest, (ours - theirs).abs().max().item() / scale)
-    return largest
+def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """The largest difference of a parameter after the same steps, relative to its largest entry."""
+    return max(
+        ((one - other).abs().max() / other.abs().max().clamp(min=1e-30)).item()
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def _report_of(step: Step) -> dict[str, Any]:
