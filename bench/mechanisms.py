@@ -2,6 +2,7 @@
 
     python -m bench.mechanisms contrastive                 CPU plan, no compiler needed
     python -m bench.mechanisms contrastive --cuda          CUDA plan at a realistic size, without a GPU
+    python -m bench.mechanisms --captured cuda_two_ac.bwd  a graph captured on the CUDA plan, without torch
     python -m bench.mechanisms --tables                    the tables of all results so far
 
 A model is traced once; every graph of it is then lowered, fused and ordered under each rule:
@@ -11,7 +12,7 @@ A model is traced once; every graph of it is then lowered, fused and ordered und
     no horizontal    refuses all fusions of nodes that do not depend on each other
     neither          both of these blunt rules
     2.15's guard     refuses what raises the peak of the order that Inductor has before fusion (pytorch#190344)
-    memsched         refuses what no order that it finds has room for
+    memsched         refuses what no order that it finds has room for; "plan's order": without looking for another one
 
 After each the peak is told twice: in the order in which Inductor's sort leaves the nodes, by their first member, and in
 the best order, which is of Inductor's four for the first five rules.  "by place" is stock's fusions, sorted by the same
@@ -28,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.mechanisms_captured import rules_on_captured
 from bench.mechanisms_table import REFUSALS_SHOWN, refusals_table, rules_table
 from memsched.core.graph import Graph
 from memsched.core.graphio import atomic_write
@@ -49,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.mechanisms", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of bench.models (in the table: {_MODELS})")
     parser.add_argument("--cuda", action="store_true", help="lower for CUDA, without a GPU")
+    parser.add_argument("--captured", action="store_true", help="MODEL is a pair of bench/instances; no torch needed")
     parser.add_argument("--size", choices=("small", "cpu", "cuda"), help="of the model (default: of the device)")
+    parser.add_argument("--rules", nargs="+", metavar="RULE", help="only these (default: all of them)")
     parser.add_argument("--tables", action="store_true", help="write and print the tables of all results")
     arguments = parser.parse_args(argv)
     device = "cuda" if arguments.cuda else "cpu"
@@ -57,8 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
     for model in arguments.models:
         size = arguments.size or device
-        new = _rows_on_cuda(model, size) if arguments.cuda else rules_on_cpu(model, size)
-        rows = [row for row in rows if (row["model"], row["device"], row["size"]) != (model, device, size)]
+        if arguments.captured:
+            device, size = ("cuda" if model.startswith("cuda") else "cpu"), "captured"
+            new = rules_on_captured(Path(__file__).parent / "instances", model)
+        else:
+            new = (_rows_on_cuda if arguments.cuda else rules_on_cpu)(model, size, arguments.rules)
+        done = {(model, device, size, row["rule"]) for row in new}
+        rows = [row for row in rows if (row["model"], row["device"], row["size"], row["rule"]) not in done]
         rows += [{"model": model, "device": device, "size": size, **row} for row in new]
         print(rules_table([row for row in rows if row["model"] == model and row["device"] == device]), end="")
         atomic_write(path, (json.dumps(rows, indent=1) + "\n").encode())
@@ -69,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def rules_on_cpu(model: str, size: str) -> list[Row]:
+def rules_on_cpu(model: str, size: str, rules: Sequence[str] | None = None) -> list[Row]:
     """The rows of one model lowered for the CPU: traced once, and stopped before code generation."""
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
@@ -84,7 +93,7 @@ def rules_on_cpu(model: str, size: str) -> list[Row]:
     rows: list[Row] = []
 
     def compile_graph(gm: Any, example_inputs: Sequence[Any], **kind: bool) -> None:
-        for way in ways():
+        for way in ways(rules):
             own = GraphModule(gm, copy.deepcopy(gm.graph))
             post = Stop(way.patches["_post_fusion_custom_pass"])
             patches = {**way.patches, "_post_fusion_custom_pass": post, "fx_graph_cache": False}
@@ -98,15 +107,15 @@ def rules_on_cpu(model: str, size: str) -> list[Row]:
     return rows
 
 
-def _rows_on_cuda(model: str, size: str) -> list[Row]:
+def _rows_on_cuda(model: str, size: str, rules: Sequence[str] | None) -> list[Row]:
     from memsched.inductor.cuda_without_gpu import CudaWorker
 
     with CudaWorker() as worker:
-        rows: list[Row] = worker.call("bench.mechanisms:rules_on_cuda", model, size, progress=_progress)
+        rows: list[Row] = worker.call("bench.mechanisms:rules_on_cuda", model, size, rules, progress=_progress)
     return rows
 
 
-def rules_on_cuda(model: str, size: str) -> list[Row]:
+def rules_on_cuda(model: str, size: str, rules: Sequence[str] | None = None) -> list[Row]:
     """The rows of one model lowered for CUDA; called in a worker (`memsched.inductor.cuda_without_gpu`)."""
     from bench.mechanisms_rules import ways
     from memsched.inductor.cuda_without_gpu.capture import capture_step
@@ -116,10 +125,11 @@ def rules_on_cuda(model: str, size: str) -> list[Row]:
 
     with pretend_gpu(show_device, Gpu()):
         step = build_step("bench.models:build", {"name": model, "size": size}, "cuda")
-        captured = capture_step(step, ways(), progress=report_progress)
+        chosen = ways(rules)
+        captured = capture_step(step, chosen, progress=report_progress)
     return [
         {**row_of(way.name, graph.prefusion, graph.report), "replayed": graph.replayed}
-        for way, graphs in zip(ways(), captured, strict=True)
+        for way, graphs in zip(chosen, captured, strict=True)
         for graph in graphs
     ]
 

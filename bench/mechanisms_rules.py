@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch._inductor.choices import InductorChoices
@@ -46,17 +46,21 @@ class Neither(NoWaiting, NoHorizontal):
     """Both rules."""
 
 
-class GuardSession(PlanningSession):
-    """The guard's order is Inductor's incoming one, and no other order is searched for a fusion that does not fit."""
-
-    def _low_order(self, graph: Graph) -> Schedule:
-        order = graph.topological_order
-        return Schedule(order, peak_bytes(graph, order), 0, Status.HEURISTIC, "incoming", 0.0)
+class StiffSession(PlanningSession):
+    """memsched without the search for another order: a fusion that does not fit the plan's order is refused."""
 
     def _plan(self, nodes: Any) -> None:
         super()._plan(nodes)
         assert self.planner is not None
         self.planner.forbid_search()
+
+
+class GuardSession(StiffSession):
+    """The guard's order is Inductor's incoming one, and no other order is searched for a fusion that does not fit."""
+
+    def _low_order(self, graph: Graph) -> Schedule:
+        order = graph.topological_order
+        return Schedule(order, peak_bytes(graph, order), 0, Status.HEURISTIC, "incoming", 0.0)
 
 
 class Before(SchedulerPass):  # type: ignore[misc]
@@ -94,8 +98,8 @@ class Stop(SchedulerPass):  # type: ignore[misc]
         return "bench: stop"
 
 
-def ways() -> list[Way]:
-    """Every rule as a way to compile a graph."""
+def ways(rules: Sequence[str] | None = None) -> list[Way]:
+    """The rules of these names, by default all of them, as ways to compile a graph."""
     options = BackendOptions(strict=True)
     patches = planning_patches(options)
 
@@ -103,15 +107,21 @@ def ways() -> list[Way]:
         passes = {"_pre_fusion_custom_pass": Before(None, session), "_post_fusion_custom_pass": ObservingPass()}
         return Way(name, passes, choices)
 
-    return [
+    known = [
         watched("stock", InductorChoices),
         watched("no waiting", NoWaiting),
         watched("no horizontal", NoHorizontal),
         watched("neither", Neither),
         watched("2.15's guard", lambda: PlannedChoices(options), lambda: GuardSession(options)),
         Way(
+            "memsched, plan's order",
+            {**patches, "_pre_fusion_custom_pass": Before(None, lambda: StiffSession(options))},
+            lambda: PlannedChoices(options),
+        ),
+        Way(
             "memsched",
             {**patches, "_pre_fusion_custom_pass": Before(patches["_pre_fusion_custom_pass"])},
             lambda: PlannedChoices(options),
         ),
     ]
+    return [way for way in known if rules is None or way.name in rules]

@@ -30,21 +30,24 @@ def rules_table(rows: Sequence[Row]) -> str:
 
 def refusals_table(rows: Sequence[Row]) -> str:
     """The dearest fusions that memsched refused in each backward graph."""
-    header = ("model", "plan", "kind", "MiB above the plan", "MiB of traffic", "kernel", "with")
+    header = ("model", "plan", "kind", "MiB above the plan", "KiB of traffic saved", "kernel", "with")
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for row in rows:
-        if row["rule"] == "memsched" and row["graph"].startswith("backward"):
+    for row in (row for group in _groups(rows) for row in group):
+        if row["rule"] == "memsched" and row["size"] != "small":
             where = (row["model"], f"{row['device']}, {row['num_refusals']} refused")
             for at, refusal in enumerate(row["refusals"]):
                 kernels = tuple(refusal[key] or refusal[names] for key, names in (("what", "ops"), ("with", "other")))
-                price = (refusal["kind"], _mib(refusal["price"]), _mib(refusal["traffic"]))
+                price = (refusal["kind"], _mib(refusal["price"]), f"{refusal['traffic'] / 2**10:.1f}")
                 lines.append(_line((*(where if not at else ("", "")), *price, *kernels)))
     return "\n".join(lines) + "\n"
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows of backward graphs, model by model."""
-    keys = dict.fromkeys((row["model"], row["device"], row["size"]) for row in rows)
+    """The rows of backward graphs, model by model, small sizes last."""
+    keys = sorted(
+        dict.fromkeys((row["model"], row["device"], row["size"]) for row in rows),
+        key=lambda key: (key[2] == "small", key),
+    )
     for key in keys:
         group = [row for row in rows if (row["model"], row["device"], row["size"]) == key]
         yield [row for row in group if row["graph"].startswith("backward")]

@@ -80,6 +80,7 @@ class FusionPlanner:
         self.made: list[FusionScore] = []
         self.refusals: dict[tuple[int, int], FusionScore] = {}
         self._room = Budget(room_units)
+        self._searched: set[tuple[int, ...]] = set()
         self._ways: dict[tuple[int, int], _Way | None] = {}
         self._ways_version = -1
 
@@ -149,7 +150,7 @@ class FusionPlanner:
             return None
         order: tuple[int, ...] | None = None
         if best.peak > max(self.budget, best.peak_before):
-            order = make_room(self.groups, best, self.budget, self._room, _ROOM_UNITS_PER_FUSION)
+            order = self._make_room(best)
             if order is None:
                 self.refusals[first, second] = score_placement(self.groups, best, self.budget, shared)
                 self._give_way()
@@ -157,6 +158,18 @@ class FusionPlanner:
                     return None
         self.refusals.pop((first, second), None)
         return _Way(best, order, shared)
+
+    def _make_room(self, placement: Placement) -> tuple[int, ...] | None:
+        """An order with room for a fusion.  Searched once for the same two groups: asked again, they fit or do not.
+
+        Inductor asks about a pair in every round; without this a few hopeless pairs would eat the budget of all.
+        """
+        sides = (placement.first, placement.second)
+        key = (*sides, *(len(self.groups.members[side]) for side in sides))
+        if key in self._searched:
+            return None
+        self._searched.add(key)
+        return make_room(self.groups, placement, self.budget, self._room, _ROOM_UNITS_PER_FUSION)
 
     def _give_way(self) -> None:
         """Raise the budget until the refusals that stand cost at most `max_extra_kernels` kernels."""
