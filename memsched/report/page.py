@@ -83,7 +83,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ground: #14171b; --panel: #1d2127; --ink: #e6e9ee; --muted: #9aa4b1;
   --line: #353b45; --accent: #6fb1ff; --given: #5b8fc4; --held: #4f9d77; --passing: #c98640; --scratch: #747a84;
   --chosen: #ff5cb8; --bound: #ff8a80; --other: #ffffff; --measured: #d4a5ff; } }
-* { box-sizing: border-box; }
+* { box-sizing: border-box; } [hidden] { display: none !important; }
 body { margin: 0 auto; max-width: 1500px; padding: 16px 24px 48px; background: var(--ground); color: var(--ink);
   font: 14px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 20px; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 15px; margin: 24px 0 6px; }
