@@ -24,15 +24,17 @@ from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
-from memsched.core.check import check_order
 from memsched.core.graph import Graph
 from memsched.core.origin import MadeFusion, RefusedFusion
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, counters
 from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
-from memsched.inductor.extract import ExtractionError, extract_graph, without_kernel_local_buffers
+from memsched.inductor.extract import ExtractionError, extract_graph
+from memsched.inductor.kernel_groups import cut_groups, cuts, emissions
+from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.options import BackendOptions
+from memsched.inductor.ordered import ModelledOrder, order_under
 from memsched.inductor.origins import origins_of
 from memsched.inductor.publish import publish
 from memsched.search.budget import UNITS_PER_SECOND
@@ -158,16 +160,15 @@ class PlanningSession:
         if legal != tuple(range(len(nodes))):
             nodes = [nodes[op] for op in legal]
             graph = extract_graph(nodes, self.name, "postfusion")
-        graph = without_kernel_local_buffers(graph, nodes)
-        stock = {name: peak_bytes(graph, order) for name, order in stock_orders(graph).items()}
-        starts = [self._planned_order(graph, nodes)] if self.planner else []
-        schedule = solve(graph, self._solver_options(0.5), start_orders=starts)
-        check_order(graph, schedule.order)
-        peak = max(schedule.peak, peak_bytes(graph, schedule.order))
-        if peak > min(stock.values()):
-            raise AssertionError(f"{self.name}: peak {peak} is above stock's {min(stock.values())}")
-        self._report(graph, schedule, min(stock.values()), nodes)
-        return [nodes[op] for op in schedule.order]
+        model = AllocationModel.of(graph, nodes)
+        planned = [self._planned_order(graph, nodes)] if self.planner else []
+        found = order_under(model, self._solver_options(0.5), planned)
+        if found.schedule.peak > found.stock_peak:
+            raise AssertionError(f"{self.name}: peak {found.schedule.peak} is above stock's {found.stock_peak}")
+        cut = cuts(found.graph, found.schedule.order, emissions(nodes), found.schedule.peak)
+        cut_groups(V.graph.scheduler, [nodes[op].get_name() for op in cut])
+        self._report(found, nodes)
+        return [nodes[op] for op in found.schedule.order]
 
     def _planned_order(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
         """The fused nodes in the order that the planner has for them, as far as `graph`, which says more, allows it."""
@@ -207,13 +208,14 @@ class PlanningSession:
         finally:
             self.seconds += time.perf_counter() - self._began
 
-    def _report(self, graph: Graph, schedule: Schedule, stock_peak: int, nodes: Sequence[BaseSchedulerNode]) -> None:
+    def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode]) -> None:
+        graph, schedule = found.graph, found.schedule
         planner, refusals = self.planner, self._refusals()
         report = GraphReport(
             name=self.name,
             kind=self.kind,
             ops=len(nodes),
-            stock_peak=stock_peak,
+            stock_peak=found.stock_peak,
             peak=schedule.peak,
             lower_bound=schedule.lower_bound,
             gap=schedule.gap,

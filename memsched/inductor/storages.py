@@ -1,0 +1,164 @@
+"""The names of a graph's buffers, with the bytes of the storage behind each, and which names are views of which.
+
+Only what does not depend on the order is told here; `memsched.inductor.memory_model` adds what does.  The readers are
+those of `extract_graph`, so mutations and renamed buffers are already followed to the storage that they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch._inductor import ir
+from torch._inductor.codegen.cpp import OuterLoopFusedSchedulerNode
+from torch._inductor.scheduler import ForeachKernelSchedulerNode, FusedSchedulerNode
+from torch._inductor.utils import get_dtype_size
+from torch._inductor.virtualized import V
+
+from memsched.core.graph import Graph
+from memsched.inductor.replay import CUDA_ALIGNMENT
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
+
+__all__ = ["Piece", "concatenated", "pieces_of", "views"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one name stands for.
+
+    size: of the storage that it would have to itself, as the allocator counts; bytes.
+    producer: the op that writes it; None for an input.
+    local: whether code generation keeps it in registers, as long as nothing else shares its storage.
+    """
+
+    size: int
+    producer: int | None
+    readers: frozenset[int]
+    kept: bool = False
+    local: bool = False
+
+
+def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Piece]:
+    """The buffers of `graph`, by name, without the inputs that the caller holds on to."""
+    freed = _freed_inputs()
+    siblings = _siblings(nodes)
+    local = _kernel_local(nodes)
+    pieces = {}
+    for buffer in graph.buffers:
+        if buffer.producer is None and freed is not None and buffer.name not in freed:
+            continue
+        readers = {*buffer.consumers, *siblings.get(buffer.name, ())} - {buffer.producer}
+        size = _storage_bytes(buffer.name)
+        name_is_local = buffer.name in local and not buffer.kept
+        pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
+    return pieces
+
+
+def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
+    """For each name that is a view of another: that other; inputs that share a storage are views of the first."""
+    owner = dict(_shared_inputs(pieces))
+    for node in nodes:
+        for buffer in node.get_outputs():
+            name = buffer.get_name()
+            if name in pieces and not isinstance(_layout(buffer), ir.NonOwningLayout):
+                target = next((alias for alias in _aliased(buffer) if alias in pieces and alias != name), None)
+                if target is not None:
+                    owner[name] = target
+    return owner
+
+
+def concatenated(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
+    """For each name that is written straight into a larger buffer: the outermost such buffer (`NonOwningLayout`)."""
+    whole = {}
+    for node in nodes:
+        for buffer in node.get_outputs():
+            layout = _layout(buffer)
+            if isinstance(layout, ir.NonOwningLayout):
+                whole[buffer.get_name()] = layout.view.get_name()
+    outermost = {}
+    for part, target in whole.items():
+        while target in whole:
+            target = whole[target]
+        if part in pieces and target in pieces:
+            outermost[part] = target
+    return outermost
+
+
+def _freed_inputs() -> set[str] | None:
+    """The inputs that die inside: saved for backward, and not views of anything that lives on; None: not known."""
+    graph = V.graph
+    if not graph.is_backward or graph.bw_donated_idxs is None:
+        return None
+    return set(graph.scheduler.name_to_donated_buffer)
+
+
+def _shared_inputs(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, str]]:
+    first: dict[int, str] = {}
+    for name, example in zip(V.graph.graph_inputs, V.graph.example_inputs or (), strict=False):
+        if name in pieces and isinstance(example, Tensor):
+            owner = first.setdefault(example.untyped_storage()._cdata, name)
+            if owner != name:
+                yield name, owner
+
+
+def _storage_bytes(name: str) -> int:
+    graph = V.graph
+    scheduled = graph.scheduler.name_to_buf.get(name)
+    buffer: Any = scheduled.node if scheduled is not None else graph.graph_inputs[name]
+    elements = graph.sizevars.optimization_hint(graph.get_allocation_storage_size(buffer), fallback=0)
+    size: int = int(elements) * get_dtype_size(buffer.get_dtype())
+    device = buffer.get_device()
+    alignment = CUDA_ALIGNMENT if device is not None and device.type == "cuda" else 1
+    return -(-size // alignment) * alignment
+
+
+def _siblings(nodes: Sequence[BaseSchedulerNode]) -> dict[str, set[int]]:
+    """For each piece of a kernel with several outputs the ops that take pieces out of the tuple, which holds them."""
+    takers: dict[str, set[int]] = {}
+    tuple_of: dict[str, str] = {}
+    for op, node in enumerate(nodes):
+        for buffer in node.get_outputs():
+            if isinstance(buffer.node, ir.MultiOutput):
+                held_by = buffer.node.inputs[0].get_name()
+                tuple_of[buffer.get_name()] = held_by
+                takers.setdefault(held_by, set()).add(op)
+    return {name: takers[held_by] for name, held_by in tuple_of.items()}
+
+
+def _aliased(buffer: Any) -> Sequence[str]:
+    """The names that an output of a node is a view of; behind a tuple, those of the kernel that returns it."""
+    aliases: Sequence[str] = buffer.get_aliases()
+    if isinstance(buffer.node, ir.MultiOutput) and aliases:
+        aliases = buffer.node.inputs[0].get_inputs_that_alias_output()
+    return aliases
+
+
+def _layout(buffer: Any) -> Any:
+    return getattr(buffer.node, "layout", None)
+
+
+def _kernel_local(nodes: Sequence[BaseSchedulerNode]) -> set[str]:
+    """The buffers that only the kernel that writes them reads (`Kernel.remove_kernel_local_buffers`)."""
+    scheduler: Scheduler = V.graph.scheduler
+    local = set()
+    for node in nodes:
+        for kernel in _kernels(node):
+            operations = kernel.get_operation_names()
+            for buffer in kernel.get_outputs():
+                name = buffer.get_name()
+                if scheduler.can_buffer_be_removed_through_fusion(name, operations):
+                    local.add(name)
+    return local
+
+
+def _kernels(node: BaseSchedulerNode) -> Sequence[BaseSchedulerNode]:
+    """The fused kernels that `node` becomes; none of an op that is not fused."""
+    if isinstance(node, OuterLoopFusedSchedulerNode):
+        return list(node.get_outer_nodes())
+    if isinstance(node, FusedSchedulerNode) and not isinstance(node, ForeachKernelSchedulerNode):
+        return [node]
+    return []
