@@ -58,8 +58,7 @@ def test_plans_are_valid_never_above_stock_and_reported(name: str) -> None:
         check_order(report.graph, report.schedule.order)
         assert report.peak == peak_bytes(report.graph, report.schedule.order)
         assert report.lower_bound <= report.peak <= report.stock_peak
-        orders = stock_orders(report.graph).values()
-        assert report.stock_peak == min(peak_bytes(report.graph, order) for order in orders)
+        assert report.emitted_peak == report.peak, "groups of C++ kernels are cut where they would add to it"
         assert (report.status == "optimal") == (report.peak == report.lower_bound)
         json.dumps(report.to_json())
 

@@ -28,6 +28,7 @@ class GraphReport:
     name, kind: "backward 0" and so on; kind is forward, backward, inference or step.
     ops: scheduler nodes after fusion.
     stock_peak: least peak of Inductor's own four orders on these same nodes.
+    emitted_peak: peak of the generated wrapper: with the groups of C++ kernels, which free late, as they were cut.
     prefusion_peak: peak of the plan before fusion, the budget that fusions had to keep.
     lower_bound, gap, status, method: of the order that was chosen, as in `Schedule`.
     kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
@@ -51,6 +52,7 @@ class GraphReport:
     seconds: float
     kernels: int
     stock_kernels: int | None = None
+    emitted_peak: int | None = None
     prefusion_peak: int | None = None
     fusions_asked: int = 0
     fusions_refused: int = 0

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch._inductor import ir, memory
-from torch._inductor.scheduler import ForeachKernelSchedulerNode, FusedSchedulerNode
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
@@ -33,7 +32,7 @@ from memsched.inductor.compat import ESTIMATE_IS_EXACT
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 
-__all__ = ["ExtractionError", "extract_graph", "without_kernel_local_buffers"]
+__all__ = ["ExtractionError", "extract_graph"]
 
 
 class ExtractionError(RuntimeError):
@@ -138,24 +137,6 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
     if ESTIMATE_IS_EXACT and incoming != estimate:
         raise ExtractionError(f"{name}: the extracted graph peaks at {incoming} bytes, Inductor estimates {estimate}")
     return graph
-
-
-def without_kernel_local_buffers(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> Graph:
-    """`graph` without the buffers that code generation keeps in registers: written and read by one fused kernel only.
-
-    Inductor's estimate counts them for the step that computes them (`Scheduler.can_buffer_be_removed_through_fusion`).
-    """
-    scheduler: Scheduler = V.graph.scheduler
-    local = set()
-    for buffer in graph.buffers:
-        if buffer.producer is None or buffer.consumers or buffer.kept:
-            continue
-        node = nodes[buffer.producer]
-        fused = isinstance(node, FusedSchedulerNode) and not isinstance(node, ForeachKernelSchedulerNode)
-        if fused and scheduler.can_buffer_be_removed_through_fusion(buffer.name, node.get_operation_names()):
-            local.add(buffer.name)
-    kept = tuple(buffer for buffer in graph.buffers if buffer.name not in local)
-    return Graph(graph.name, graph.ops, kept, graph.order_edges, graph.torch, graph.device, graph.stage)
 
 
 def _is_pinned(node: BaseSchedulerNode) -> bool:

@@ -16,12 +16,11 @@ which names share one may depend on the order:
 
 `graph_for(order)`   everything is shared as this order shares it.  Its peak under `order` is the model's peak of the
     order, which is what is reported.  Order edges keep to the orders for which it is exact, or too high.
-`planning_graph(order)`   only what every order shares, and concatenations as `order` allocates them.  A reuse that
-    depends on the order is left out, so peaks are exact or too high.
-`relaxed_graph()`   at or below the model for every order, so a lower bound of it is one of the model.  An output whose
-    reuse depends on the order is born after its op v, by an op of its own: put right behind v, that op's step is v's
-    level, which the model has too, and v's step misses an output that the model may have.  The parts of a
-    concatenation whose first writer depends on the order count for their own bytes, from their own op on.
+`planning_graph()`   what every order shares, with an op of its own that allocates a concatenation before its first
+    writer, where that depends on the order (`with_allocations` puts them into an order).  Before and after every op
+    it has the bytes of the model; an op whose output may be written in place, by the order, needs up to that much
+    less in the model (`order_dependent_reuses`).  So peaks are exact or too high, and searching it is safe; a lower
+    bound takes `memsched.inductor.model_bound`.
 
 What the groups of C++ kernels add on CPU is told by `memsched.inductor.kernel_groups`.
 """
@@ -29,7 +28,7 @@ What the groups of C++ kernels add on CPU is told by `memsched.inductor.kernel_g
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,18 @@ from memsched.inductor.storages import Piece, concatenated, pieces_of, views
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["AllocationModel"]
+__all__ = ["AllocationModel", "ReuseChoice"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseChoice:
+    """An output that may be written in place, which saves `saved` bytes while its op runs.
+
+    waits_for: for each input that it may take over, the ops that must have run for that.
+    """
+
+    saved: int
+    waits_for: tuple[frozenset[int], ...]
 
 
 class AllocationModel:
@@ -75,8 +85,8 @@ class AllocationModel:
 
     @property
     def depends_on_order(self) -> bool:
-        """Whether some order shares storages differently from another, so that the relaxed graph may be lower."""
-        return bool(self._postponed) or any(self._first_writer(whole) is None for whole in self._parts)
+        """Whether some order shares storages differently from another."""
+        return bool(self.order_dependent_reuses or self._begun_by_any)
 
     def peak(self, order: Sequence[int]) -> int:
         """The model's peak of `order`, without kernel groups; bytes."""
@@ -87,18 +97,48 @@ class AllocationModel:
         taken = self._taken_by(order)
         return self._graph(taken, order, {(other, reuse.op) for reuse in taken for other in reuse.waits_for})
 
-    def planning_graph(self, order: Sequence[int]) -> Graph:
-        """The reuses of every order, and concatenations as `order` allocates them."""
-        return self._graph(self._certain, order)
+    def planning_graph(self, forced: Sequence[Reuse] = ()) -> Graph:
+        """The reuses of every order; behind the nodes an op for each concatenation that several ops may begin.
 
-    def relaxed_graph(self) -> Graph:
-        """A graph whose lower bound is one for the model; it may have ops behind the nodes."""
-        storages = self._storages(self._certain, None)
-        late = {root: b.producer for root, b in storages.items() if root in self._postponed and b.producer is not None}
-        births = {op: len(self.estimate) + at for at, op in enumerate(sorted(set(late.values())))}
-        ops = [*self.estimate.ops, *(Op(f"birth behind {self.estimate.ops[op].name}", "birth") for op in births)]
-        storages |= {root: replace(storages[root], producer=births[op]) for root, op in late.items()}
-        return _graph_like(self.estimate, ops, list(storages.values()), births.items())
+        forced: reuses that happen besides, because order edges make them wait.  Raises GraphError if they cannot.
+        """
+        waits = {(other, reuse.op) for reuse in forced for other in reuse.waits_for}
+        return self._graph([*self._certain, *forced], None, waits)
+
+    def missed_by(self, order: Sequence[int]) -> list[Reuse]:
+        """The reuses that `order` does not make, but others do, for outputs and inputs that it leaves apart."""
+        used = {name for reuse in self._taken_by(order) for name in (reuse.output, reuse.input)}
+        return [one for some in self._reuses for one in some if one.output not in used and one.input not in used]
+
+    def saved_by(self, reuse: Reuse) -> int:
+        """Bytes that the op of `reuse` needs less when it happens."""
+        return self._pieces[reuse.output].size
+
+    def with_allocations(self, order: Sequence[int]) -> tuple[int, ...]:
+        """`order` as an order of the planning graph: what allocates a concatenation, right before its first writer."""
+        position = {op: at for at, op in enumerate(order)}
+        allocations: dict[int | None, list[int]] = {}
+        for extra, whole in enumerate(self._begun_by_any, len(self.estimate)):
+            allocations.setdefault(self._first_writer(whole, position), []).append(extra)
+        return tuple(one for op in order for one in (*allocations.get(op, ()), op))
+
+    def without_allocations(self, order: Sequence[int]) -> tuple[int, ...]:
+        """An order of the planning graph as an order of the nodes."""
+        return tuple(op for op in order if op < len(self.estimate))
+
+    @cached_property
+    def order_dependent_reuses(self) -> dict[int, list[ReuseChoice]]:
+        """For each op the outputs that some orders write in place and some do not."""
+        choices: dict[int, list[ReuseChoice]] = {}
+        certain = {reuse.output for reuse in self._certain}
+        for op, reuses in enumerate(self._reuses):
+            waits_for: dict[str, list[frozenset[int]]] = {}
+            for reuse in reuses:
+                if reuse.output not in certain:
+                    waits_for.setdefault(reuse.output, []).append(reuse.waits_for)
+            if waits_for:
+                choices[op] = [ReuseChoice(self._pieces[name].size, tuple(waits)) for name, waits in waits_for.items()]
+        return choices
 
     # Which outputs take over an input's storage
 
@@ -124,12 +164,6 @@ class AllocationModel:
 
     def _is_certain(self, reuse: Reuse) -> bool:
         return all(self._ancestors[reuse.op] >> other & 1 for other in reuse.waits_for)
-
-    @cached_property
-    def _postponed(self) -> frozenset[str]:
-        """The outputs that may take over an input's storage, or not, by the order."""
-        certain = {reuse.output for reuse in self._certain}
-        return frozenset(reuse.output for reuses in self._reuses for reuse in reuses) - certain
 
     def _taken_by(self, order: Iterable[int]) -> list[Reuse]:
         """The reuses that happen under `order`, decided as Inductor decides them."""
@@ -166,47 +200,45 @@ class AllocationModel:
             return min(writers, key=position.__getitem__)
         return next((op for op in writers if all(self._ancestors[other] >> op & 1 for other in writers - {op})), None)
 
+    @cached_property
+    def _begun_by_any(self) -> list[str]:
+        """The concatenated buffers whose first writer depends on the order."""
+        return [whole for whole in self._parts if self._first_writer(whole) is None]
+
     # Graphs
 
     def _graph(
         self, reuses: Iterable[Reuse], order: Sequence[int] | None, edges: Iterable[tuple[int, int]] = ()
     ) -> Graph:
-        storages = self._storages(reuses, order)
-        return _graph_like(self.estimate, self.estimate.ops, list(storages.values()), edges)
+        """One buffer per storage, when `reuses` happen.
 
-    def _storages(self, reuses: Iterable[Reuse], order: Sequence[int] | None) -> dict[str, Buffer]:
-        """One buffer per storage, when `reuses` happen, by the name that allocates it.
-
-        order: tells which op allocates a concatenated buffer; without it the parts of one count for themselves.
+        order: tells which op allocates a concatenated buffer; without it, where that is open, an extra op does.
         """
+        allocating = self._allocating_ops(order)
         owner = self._views | {reuse.output: reuse.input for reuse in reuses}
-        allocated_by = self._allocating_ops(order)
-        for whole in allocated_by:
-            owner |= dict.fromkeys(self._parts[whole], whole)
+        owner |= {part: whole for whole, parts in self._parts.items() for part in parts}
         members: dict[str, list[str]] = {}
         for name in self._pieces:
             root = name
             while root in owner:
                 root = owner[root]
             members.setdefault(root, []).append(name)
-        storages = {}
+        buffers = []
         for root, names in members.items():
-            if root in self._parts and root not in allocated_by:
-                continue
             pieces = [self._pieces[name] for name in names]
-            if root in self._whole_of_part:  # a part that counts for itself: it lives as long as the whole
-                pieces.append(replace(self._pieces[self._whole_of_part[root]], size=0))
             name = next((name for name in names if self._pieces[name].kept), root)
-            buffer = _buffer(name, pieces, allocated_by.get(root, self._pieces[root].producer))
+            buffer = _buffer(name, pieces, allocating.get(root, self._pieces[root].producer))
             if buffer is not None:
-                storages[root] = buffer
-        return storages
+                buffers.append(buffer)
+        extra = [whole for whole, op in allocating.items() if op >= len(self.estimate)]
+        return _graph_like(self.estimate, [Op(f"allocate {whole}", "allocation") for whole in extra], buffers, edges)
 
     def _allocating_ops(self, order: Sequence[int] | None) -> dict[str, int]:
-        """The op that allocates each concatenated buffer, where `order`, or every order, tells."""
+        """The op that allocates each concatenated buffer: its first writer if that is known, else an extra op."""
         position = {op: at for at, op in enumerate(order)} if order is not None else None
-        first = ((whole, self._first_writer(whole, position)) for whole in self._parts)
-        return {whole: op for whole, op in first if op is not None}
+        firsts = ((whole, self._first_writer(whole, position)) for whole in self._parts)
+        extra = {whole: len(self.estimate) + at for at, whole in enumerate(self._begun_by_any)}
+        return {whole: extra[whole] if op is None else op for whole, op in firsts}
 
 
 def _buffer(name: str, pieces: Sequence[Piece], producer: int | None) -> Buffer | None:
@@ -222,13 +254,13 @@ def _buffer(name: str, pieces: Sequence[Piece], producer: int | None) -> Buffer 
 
 
 def _graph_like(
-    estimate: Graph, ops: Sequence[Op], buffers: Sequence[Buffer], edges: Iterable[tuple[int, int]]
+    estimate: Graph, extra: Sequence[Op], buffers: Sequence[Buffer], edges: Iterable[tuple[int, int]]
 ) -> Graph:
-    """The estimate's ops, and `ops` behind them, with other storages, under its precedences and `edges`."""
+    """The estimate's ops, and `extra` behind them, with other storages, under its precedences and `edges`."""
     implied = {(b.producer, reader) for b in buffers if b.producer is not None for reader in b.consumers}
     precedences = {(before, op) for op, some in enumerate(estimate.predecessors) for before in some}
     order_edges = tuple(sorted((precedences | set(edges)) - implied))
-    return replace(estimate, ops=tuple(ops), buffers=tuple(buffers), order_edges=order_edges)
+    return replace(estimate, ops=(*estimate.ops, *extra), buffers=tuple(buffers), order_edges=order_edges)
 
 
 def _ancestors(graph: Graph) -> list[int]:

@@ -17,7 +17,9 @@ from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, add_report
 from memsched.core.result import Schedule, Status
 from memsched.inductor.compat import SchedulerPass
-from memsched.inductor.extract import extract_graph, without_kernel_local_buffers
+from memsched.inductor.extract import extract_graph
+from memsched.inductor.kernel_groups import emissions, grouped_peak
+from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.origins import origins_of
 from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
 
@@ -36,9 +38,10 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
         started = time.perf_counter()
         kind = graph_kind()
         name = f"{kind} {getattr(V.graph, 'graph_id', None) or 0}"
-        graph = without_kernel_local_buffers(extract_graph(nodes, name, "postfusion"), nodes)
+        model = AllocationModel.of(extract_graph(nodes, name, "postfusion"), nodes)
         index = {node: at for at, node in enumerate(nodes)}
         order = tuple(index[node] for node in stock_reorder(nodes))
+        graph = model.graph_for(order)
         peak = peak_bytes(graph, order)
         seconds = time.perf_counter() - started
         schedule = Schedule(order, peak, 0, Status.HEURISTIC, "stock", seconds)
@@ -49,6 +52,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
                 ops=len(nodes),
                 stock_peak=peak,
                 peak=peak,
+                emitted_peak=grouped_peak(graph, order, emissions(nodes)),
                 lower_bound=0,
                 gap=schedule.gap,
                 status=schedule.status.value,

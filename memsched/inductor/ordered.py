@@ -1,11 +1,13 @@
 """The order of the fused nodes: searched under the memory model, judged by it, bounded for it.
 
 What shares a storage depends on the order (`memsched.inductor.memory_model`), and solvers want one graph.  So two are
-searched, and the model says which of the orders is best:
+searched, and the model judges the orders:
 
-    planning graph   exact or too high for every order                     ──> an order
-    relaxed graph    exact or too low; only where it is another graph       ──> an order, and the lower bound
-    Inductor's four orders, and the planner's                               ──> starts, and never worse than the best
+    Inductor's four orders, the planner's      the best under the model is the start; the answer is never above it
+    planning graph                             exact or too high for every order           ──> an order
+    the graph of that order, as it shares      where a gap is left                         ──> a better one
+    with one more reuse than that order        where a gap is left                         ──> a better one
+    planning graph, less what may be reused    (`memsched.inductor.model_bound`)           ──> the lower bound
 
 The reported graph is the model's graph for the chosen order, so its peak is the order's under `memsched.core.peak`.
 """
@@ -16,14 +18,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memsched.core.check import check_order
-from memsched.core.graph import Graph
-from memsched.core.result import Certificate, Options, Schedule, StatementCertificate, status_of
+from memsched.core.graph import Graph, GraphError
+from memsched.core.peak import memory_profile
+from memsched.core.result import Certificate, Options, Schedule, status_of
 from memsched.inductor.memory_model import AllocationModel
+from memsched.inductor.model_bound import model_bound
 from memsched.search.bounds import cut_bound
 from memsched.search.heuristics import priority_order, stock_orders
 from memsched.search.solver import solve
 
 __all__ = ["ModelledOrder", "order_under"]
+
+_TRIES = 4
+"""Reuses that are forced, one at a time, in search of a better order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +51,21 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
     stock = list(stock_orders(model.estimate).values())
     start = min([*stock, *map(tuple, given)], key=model.peak)
     stock_peak = min(map(model.peak, stock))
-    planning = model.planning_graph(start)
-    schedule = solve(planning, options, start_orders=[start])
-    check_order(planning, schedule.order)
+    planning = model.planning_graph()
+    schedule = solve(planning, options, start_orders=[model.with_allocations(start)])
     if not model.depends_on_order:
+        check_order(planning, schedule.order)
         return ModelledOrder(planning, schedule, stock_peak)
-    relaxed = _solve_relaxed(model, options, [schedule.order, start])
-    order = min([schedule.order, relaxed.order, start], key=model.peak)
+    planned = model.without_allocations(schedule.order)
+    order = min([planned, start], key=model.peak)
+    bound, certificate = schedule.lower_bound, schedule.certificate
+    if model.order_dependent_reuses:
+        bound, certificate = model_bound(model, order, model.peak(order))
+    if model.peak(order) > bound:
+        order = _search_as_shared(model, options, order)
+        order = _search_with_more_reuse(model, options, order, bound)
     graph = model.graph_for(order)
     check_order(graph, order)
-    bound, certificate = _followable(graph, relaxed)
     peak = model.peak(order)
     return ModelledOrder(
         graph,
@@ -63,35 +75,56 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
             peak=peak,
             lower_bound=bound,
             status=status_of(peak, bound),
-            seconds=schedule.seconds + relaxed.seconds,
-            certificate=certificate,
-            note="; ".join(filter(None, [schedule.note, "bounded on the relaxed graph"])),
+            certificate=_followable(graph, bound, certificate),
         ),
         stock_peak,
     )
 
 
-def _solve_relaxed(model: AllocationModel, options: Options, orders: Sequence[Sequence[int]]) -> Schedule:
-    """The answer for the relaxed graph, with an order of the nodes alone."""
-    relaxed = model.relaxed_graph()
-    nodes = len(model.estimate)
-    starts = []
-    for order in orders:
-        position = [0.0] * len(relaxed)
-        for at, op in enumerate(order):
-            position[op] = at
-        for extra in range(nodes, len(relaxed)):
-            position[extra] = position[relaxed.predecessors[extra][0]] + 0.5
-        starts.append(priority_order(relaxed, position))
-    answer = solve(relaxed, options, start_orders=starts)
-    return replace(answer, order=tuple(op for op in answer.order if op < nodes))
+def _search_as_shared(model: AllocationModel, options: Options, order: tuple[int, ...]) -> tuple[int, ...]:
+    """An order that is at least as good, searched among those that share storages as `order` does."""
+    found = solve(model.graph_for(order), _part_of(options), start_orders=[order])
+    return min([order, found.order], key=model.peak)
 
 
-def _followable(graph: Graph, relaxed: Schedule) -> tuple[int, Certificate | None]:
-    """The bound of the relaxed graph, with a certificate for the reported one, which proves at least as much there."""
-    bound = relaxed.lower_bound
-    proved, certificate = cut_bound(graph, stop_at=bound)
-    if proved >= bound:
-        return bound, certificate
-    statement = f"a graph that is never above the memory model was bounded by {relaxed.method}"
-    return bound, StatementCertificate(bound, relaxed.method, statement)
+def _search_with_more_reuse(
+    model: AllocationModel, options: Options, order: tuple[int, ...], bound: int
+) -> tuple[int, ...]:
+    """An order that is at least as good, searched among those that also make a reuse that `order` misses at its peak.
+
+    What is missed up to the peak is tried, the largest first.
+    """
+    profile = memory_profile(model.graph_for(order), order)
+    until = {op: at for at, op in enumerate(order[: profile.peak_step + 1])}
+    missed = [reuse for reuse in model.missed_by(order) if reuse.op in until]
+    for reuse in sorted(missed, key=lambda one: (-model.saved_by(one), -until[one.op]))[:_TRIES]:
+        try:
+            graph = model.planning_graph([reuse])
+        except GraphError:
+            continue  # a reader that it waits for is a descendant
+        start = priority_order(graph, _positions(model, order))
+        found = solve(graph, _part_of(options), start_orders=[start])
+        order = min([order, model.without_allocations(found.order)], key=model.peak)
+        if model.peak(order) <= bound:
+            break
+    return order
+
+
+def _positions(model: AllocationModel, order: Sequence[int]) -> list[int]:
+    extended = model.with_allocations(order)
+    position = [0] * len(extended)
+    for at, op in enumerate(extended):
+        position[op] = at
+    return position
+
+
+def _part_of(options: Options) -> Options:
+    """A share of the limits, for each of the searches that only improve."""
+    work = None if options.work_limit is None else options.work_limit // _TRIES
+    return replace(options, work_limit=work, time_limit_s=options.time_limit_s / _TRIES)
+
+
+def _followable(graph: Graph, bound: int, certificate: Certificate | None) -> Certificate | None:
+    """A certificate that the reported graph cannot go below `bound`, which can be checked; else the statement."""
+    proved, followable = cut_bound(graph, stop_at=bound)
+    return followable if proved >= bound else certificate

@@ -177,6 +177,8 @@ class _LiveStorages:
 class _Counting(TorchDispatchMode):  # type: ignore[misc]
     """Counts the storage of whatever an operator of the wrapper returns; what it uses inside is not seen."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, live: _LiveStorages) -> None:
         super().__init__()
         self.live = live

@@ -31,7 +31,7 @@ from memsched.core.report import GraphReport, counters
 from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
 from memsched.inductor.extract import ExtractionError, extract_graph
-from memsched.inductor.kernel_groups import cut_groups, cuts, emissions
+from memsched.inductor.kernel_groups import cut_groups, cuts, emissions, grouped_peak
 from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.ordered import ModelledOrder, order_under
@@ -165,10 +165,17 @@ class PlanningSession:
         found = order_under(model, self._solver_options(0.5), planned)
         if found.schedule.peak > found.stock_peak:
             raise AssertionError(f"{self.name}: peak {found.schedule.peak} is above stock's {found.stock_peak}")
-        cut = cuts(found.graph, found.schedule.order, emissions(nodes), found.schedule.peak)
-        cut_groups(V.graph.scheduler, [nodes[op].get_name() for op in cut])
-        self._report(found, nodes)
+        emitted_peak = self._cut_kernel_groups(found.graph, found.schedule, nodes)
+        self._report(found, nodes, emitted_peak)
         return [nodes[op] for op in found.schedule.order]
+
+    @staticmethod
+    def _cut_kernel_groups(graph: Graph, schedule: Schedule, nodes: Sequence[BaseSchedulerNode]) -> int:
+        """End groups of C++ kernels where they would raise the peak; the peak with those that remain, in bytes."""
+        emitted = emissions(nodes)
+        cut = cuts(graph, schedule.order, emitted, schedule.peak)
+        cut_groups(V.graph.scheduler, [nodes[op].get_name() for op in cut])
+        return grouped_peak(graph, schedule.order, emitted, cut)
 
     def _planned_order(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
         """The fused nodes in the order that the planner has for them, as far as `graph`, which says more, allows it."""
@@ -208,7 +215,7 @@ class PlanningSession:
         finally:
             self.seconds += time.perf_counter() - self._began
 
-    def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode]) -> None:
+    def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode], emitted_peak: int) -> None:
         graph, schedule = found.graph, found.schedule
         planner, refusals = self.planner, self._refusals()
         report = GraphReport(
@@ -223,6 +230,7 @@ class PlanningSession:
             method=schedule.method,
             seconds=self.seconds + time.perf_counter() - self._began,
             kernels=num_kernels(nodes),
+            emitted_peak=emitted_peak,
             prefusion_peak=planner.budget if planner else None,
             fusions_asked=planner.questions if planner else 0,
             fusions_refused=len(refusals),

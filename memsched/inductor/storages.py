@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch._inductor import ir
-from torch._inductor.codegen.cpp import OuterLoopFusedSchedulerNode
-from torch._inductor.scheduler import ForeachKernelSchedulerNode, FusedSchedulerNode
 from torch._inductor.utils import get_dtype_size
 from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
+from memsched.inductor.local_buffers import kernel_local, thread_local
 from memsched.inductor.replay import CUDA_ALIGNMENT
 
 if TYPE_CHECKING:
-    from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
+    from torch._inductor.scheduler import BaseSchedulerNode
 
 __all__ = ["Piece", "concatenated", "pieces_of", "views"]
 
@@ -46,16 +45,17 @@ def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Pie
     """The buffers of `graph`, by name, without the inputs that the caller holds on to."""
     freed = _freed_inputs()
     siblings = _siblings(nodes)
-    local = _kernel_local(nodes)
+    local, gone = kernel_local(nodes), thread_local(nodes)
     pieces = {}
     for buffer in graph.buffers:
-        if buffer.producer is None and freed is not None and buffer.name not in freed:
+        held = buffer.producer is None and freed is not None and buffer.name not in freed
+        if held or buffer.name in gone:
             continue
         readers = {*buffer.consumers, *siblings.get(buffer.name, ())} - {buffer.producer}
         size = _storage_bytes(buffer.name)
         name_is_local = buffer.name in local and not buffer.kept
         pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
-    return pieces
+    return pieces | dict(_unread_results(nodes))
 
 
 def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
@@ -109,11 +109,32 @@ def _storage_bytes(name: str) -> int:
     graph = V.graph
     scheduled = graph.scheduler.name_to_buf.get(name)
     buffer: Any = scheduled.node if scheduled is not None else graph.graph_inputs[name]
+    return _bytes_of(buffer)
+
+
+def _bytes_of(buffer: Any) -> int:
+    graph = V.graph
     elements = graph.sizevars.optimization_hint(graph.get_allocation_storage_size(buffer), fallback=0)
     size: int = int(elements) * get_dtype_size(buffer.get_dtype())
     device = buffer.get_device()
     alignment = CUDA_ALIGNMENT if device is not None and device.type == "cuda" else 1
     return -(-size // alignment) * alignment
+
+
+def _unread_results(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
+    """The results of kernels with several outputs that nobody takes out of the tuple: they live as long as it does."""
+    known = V.graph.scheduler.name_to_buf
+    takers = {
+        buffer.node.inputs[0].get_name(): op
+        for op, node in enumerate(nodes)
+        for buffer in node.get_outputs()
+        if isinstance(buffer.node, ir.MultiOutput)
+    }
+    for op, node in enumerate(nodes):
+        for result in getattr(node.node, "outputs", ()) if isinstance(node.node, ir.FallbackKernel) else ():
+            if isinstance(result, ir.MultiOutput) and result.get_name() not in known:
+                readers = frozenset({takers.get(node.node.get_name(), op)}) - {op}
+                yield result.get_name(), Piece(_bytes_of(result), op, readers)
 
 
 def _siblings(nodes: Sequence[BaseSchedulerNode]) -> dict[str, set[int]]:
@@ -139,26 +160,3 @@ def _aliased(buffer: Any) -> Sequence[str]:
 
 def _layout(buffer: Any) -> Any:
     return getattr(buffer.node, "layout", None)
-
-
-def _kernel_local(nodes: Sequence[BaseSchedulerNode]) -> set[str]:
-    """The buffers that only the kernel that writes them reads (`Kernel.remove_kernel_local_buffers`)."""
-    scheduler: Scheduler = V.graph.scheduler
-    local = set()
-    for node in nodes:
-        for kernel in _kernels(node):
-            operations = kernel.get_operation_names()
-            for buffer in kernel.get_outputs():
-                name = buffer.get_name()
-                if scheduler.can_buffer_be_removed_through_fusion(name, operations):
-                    local.add(name)
-    return local
-
-
-def _kernels(node: BaseSchedulerNode) -> Sequence[BaseSchedulerNode]:
-    """The fused kernels that `node` becomes; none of an op that is not fused."""
-    if isinstance(node, OuterLoopFusedSchedulerNode):
-        return list(node.get_outer_nodes())
-    if isinstance(node, FusedSchedulerNode) and not isinstance(node, ForeachKernelSchedulerNode):
-        return [node]
-    return []
