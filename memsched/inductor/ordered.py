@@ -53,8 +53,8 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
     stock_peak = min(map(model.peak, stock))
     planning = model.planning_graph()
     schedule = solve(planning, options, start_orders=[model.with_allocations(start)])
+    check_order(planning, schedule.order)
     if not model.depends_on_order:
-        check_order(planning, schedule.order)
         return ModelledOrder(planning, schedule, stock_peak)
     planned = model.without_allocations(schedule.order)
     order = min([planned, start], key=model.peak)
