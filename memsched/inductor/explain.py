@@ -106,7 +106,8 @@ def _check_device(model: Model, args: Sequence[Any], device: str) -> None:
     except RuntimeError:
         raise InputError(f"device {device!r} is unknown") from None
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r}: this torch ({torch.__version__}) sees no CUDA device")
+        sees = f"this torch ({torch.__version__}) sees no CUDA device"
+        raise InputError(f"device {device!r}: {sees} (`memsched plan` plans for one that is not there)")
     tensors = [t for t in torch.utils._pytree.tree_leaves(list(args)) if isinstance(t, Tensor)]
     tensors += list(model.parameters()) if isinstance(model, nn.Module) else []
     for tensor in tensors:
