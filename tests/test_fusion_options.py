@@ -48,6 +48,7 @@ def test_the_budget_is_used_and_kept() -> None:
         assert before is None or report.kernels <= before
         before = report.kernels
     assert before == stock.kernels, "with room for everything, everything is fused"
+    assert "budget of 5 bytes" in planned(fusion="budget", peak_budget=5).note, "what cannot be kept is told"
 
 
 def test_a_share_of_stocks_peak_is_a_budget() -> None:

@@ -73,6 +73,7 @@ class PlanningSession:
         self._began = 0.0
         self.prefusion: Graph | None = None
         self.planner: FusionPlanner | None = None
+        self._fusion_note = ""
         self._op_of_name: dict[str, int] = {}
         self._name_of_op: list[str] = []
         self._approved: tuple[list[int], list[int]] | None = None
@@ -144,7 +145,10 @@ class PlanningSession:
         if self.options.fusion == "plan":
             return int(planned_peak * (1 + self.options.fusion_slack))
         stock_peak = min(peak_bytes(graph, order) for order in stock_orders(graph).values())
-        return max(planned_peak, self.options.budget_bytes(stock_peak))
+        wanted = self.options.budget_bytes(stock_peak)
+        if wanted < planned_peak:
+            self._fusion_note = f"no order was found within the budget of {wanted} bytes, the plan needs {planned_peak}"
+        return max(planned_peak, wanted)
 
     def _low_order(self, graph: Graph) -> Schedule:
         """A low order before fusion, which needs no proof: local search, unless a short exact search closes the gap."""
@@ -245,6 +249,7 @@ class PlanningSession:
 
     def _notes(self) -> Iterator[str]:
         """What the user should know about the fusions beside the figures."""
+        yield self._fusion_note
         if self.planner is not None and self.planner.exhausted:
             yield "the fusions were judged until their work limit, then accepted"
         if config.combo_kernels:
