@@ -4,7 +4,8 @@
     python -m memsched.patching.overlay -- bench.patches_child step NAME...          measured: bytes, seconds, gradients
 
 Each patch can be switched off where it acts (a config flag, the list of candidate orders), and switched off it is
-stock; so one trace gives every combination, and step times can be taken in alternation.  A line of JSON per model.
+stock; so one trace gives every combination, and step times can be taken in alternation.  A line of JSON for each model;
+names are those of the registry, with a size or without (`gpt:small`), and of the zoo (`zoo:lstm`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ WAYS: dict[str, tuple[int, ...]] = {
     "1+2+4": (WAITING, PLACE, CUTS),
 }
 """The combinations that are reported.  Patch 3 changes no order, only how deep a graph may be."""
+
+MEASURED = ("stock", "1+2", "1+2+4")
+"""Those that are compiled and run; eager is beside them."""
 
 MAX_CUTS = 32
 """`config.reorder_for_peak_memory_max_cuts` where patch 4 is on."""
@@ -129,7 +133,7 @@ def step(name: str, repetitions: int = 9) -> dict[str, Any]:
     """
     workload = build(name)
     _compile_something()  # the C++ headers of a first compile are on nobody's account
-    ways = {"eager": None, "stock": WAYS["stock"], "1+2": WAYS["1+2"], "1+2+4": WAYS["1+2+4"]}
+    ways = {"eager": None} | {way: WAYS[way] for way in MEASURED}
     steps: dict[str, Callable[[], None]] = {}
     rows: dict[str, dict[str, Any]] = {}
     models = {way: copy.deepcopy(workload.model) for way in ways}
@@ -171,9 +175,9 @@ def _compile_something() -> None:
 
 
 def _example(name: str) -> tuple[Any, Sequence[Tensor]]:
-    if name in ZOO:
+    if name.startswith("zoo:"):
         torch.manual_seed(0)
-        return ZOO[name]()
+        return ZOO[name.removeprefix("zoo:")]()
     model, _, size = name.partition(":")
     workload = build(model, size or "cpu")
     return workload.model, workload.batch

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from bench.patches import with_tables
 from memsched.cli import main
 from memsched.core.sizes import InputError
 from memsched.patching import environment as installed
@@ -176,6 +177,11 @@ def test_versions_were_checked_with_these_patches() -> None:
     data: dict[str, Any] = json.loads(versions_file.read_text())
     assert data["files"] == fingerprint(SERIES)
     assert [result["version"] for result in data["versions"]] == list(VERSIONS)
+
+
+def test_readme_holds_the_tables_of_the_results() -> None:
+    text = (FOLDER / "README.md").read_text()
+    assert with_tables(text) == text
 
 
 def extracted_tests(folder: Path) -> list[str]:
