@@ -68,13 +68,14 @@ Step = Callable[[], Tensor]
 class Record:
     """One way of training one model; peak in bytes, times in seconds.
 
+    size: of the model in the registry; "cpu" and "small" were measured on a CPU, "cuda" on a GPU.
     difference: the largest difference of a parameter from eager's, over the largest entry, after the same steps.
     """
 
     model: str
     optimizer: str
     way: str
-    device: str
+    size: str
     peak: int | None = None
     compile_seconds: float | None = None
     step_seconds: float | None = None
@@ -90,12 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if fault:
         print(f"bench.train_step: {fault}", file=sys.stderr)
         return 2
-    records = _load(options.output)
+    try:
+        records = _load(options.output)
+    except (ValueError, TypeError) as error:
+        print(f"bench.train_step: {options.output}: {error}", file=sys.stderr)
+        return 2
     if not options.table:
         for model in options.models:
             for optimizer in options.optimizers:
-                records |= run(model, optimizer, options, records)
-                _save(records, options.output)
+                run(model, optimizer, options, records)
     print(markdown_table(list(records.values())), end="")
     return 0
 
@@ -130,15 +134,15 @@ def _fault(options: argparse.Namespace) -> str:
 Key = tuple[str, str, str, str]
 
 
-def run(model: str, optimizer: str, options: argparse.Namespace, before: dict[Key, Record]) -> dict[Key, Record]:
-    """The records of one model with one optimizer; what is not measured now is taken from `before`."""
-    workload = _workload(model, options.size or options.device, options.device)
-    records: dict[Key, Record] = {}
+def run(model: str, optimizer: str, options: argparse.Namespace, records: dict[Key, Record]) -> None:
+    """Measure one model with one optimizer into `records`, which is saved after every way."""
+    size = options.size or options.device
+    workload = _workload(model, size, options.device)
     steps: dict[Key, Step] = {}
     trained: dict[str, list[Tensor]] = {}
     for way in options.ways:
-        key = (model, optimizer, way, options.device)
-        records[key] = record = before.get(key) or Record(*key)
+        key = (model, optimizer, way, size)
+        record = records.setdefault(key, Record(*key))
         _progress(f"{model}, {optimizer}: {way}")
         module = copy.deepcopy(workload.model)
         torch.compiler.reset()
@@ -150,21 +154,21 @@ def run(model: str, optimizer: str, options: argparse.Namespace, before: dict[Ke
         except Exception as error:  # a way that fails is a row of the table, not the end of the run
             record.fault = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
+        record.fault = ""
         trained[way] = [parameter.detach().clone() for parameter in module.parameters()]
-        record.fault, record.difference = (
-            "",
-            _difference(trained[way], trained["eager"]) if "eager" in trained else None,
-        )
+        if "eager" in trained and way != "eager":
+            record.difference = _difference(trained[way], trained["eager"])
         if "memory" in options.what:
             record.compile_seconds = 0.0 if way.startswith("eager") else seconds
             record.peak = measure_peak(step, options.device)
             record.report = _report_of(step)
         steps[key] = step
+        _save(records, options.output)
     if "time" in options.what:
         _progress(f"{model}, {optimizer}: timing")
         for key, seconds in _alternate(steps, options).items():
             records[key].step_seconds = seconds
-    return records
+    _save(records, options.output)
 
 
 def _workload(model: str, size: str, device: str) -> Workload:
@@ -266,7 +270,7 @@ def _load(path: Path) -> dict[Key, Record]:
     if not path.exists():
         return {}
     records = [Record(**json.loads(line)) for line in path.read_text().splitlines() if not line.startswith('{"env')]
-    return {(r.model, r.optimizer, r.way, r.device): r for r in records}
+    return {(r.model, r.optimizer, r.way, r.size): r for r in records}
 
 
 def _save(records: dict[Key, Record], path: Path) -> None:
@@ -291,11 +295,13 @@ def markdown_table(records: Sequence[Record]) -> str:
         "differs",
     )
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    by_key = {(r.model, r.optimizer, r.way): r for r in records}
+    by_key = {(r.model, r.optimizer, r.way, r.size): r for r in records}
     for record in records:
-        stock, inside = (by_key.get((record.model, record.optimizer, way)) for way in ("stock", "eager, in backward"))
+        others = ((record.model, record.optimizer, way, record.size) for way in ("stock", "eager, in backward"))
+        stock, inside = map(by_key.get, others)
         cells = (
             record.model,
+            record.size,
             record.optimizer,
             record.way,
             f"{record.peak / _MIB:.2f}" if record.peak is not None else record.fault,

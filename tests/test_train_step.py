@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 import memsched
 from memsched.core.report import counters
 from memsched.inductor import train_step as module
+from memsched.inductor import train_step_program
 from memsched.inductor.measure import measure_peak
 from memsched.inductor.train_step_compile import CompiledStep, Plan
 from memsched.inductor.train_step_failure import StepInterrupted
@@ -90,7 +91,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return CompiledStep(lambda inputs: step.module(*inputs), plan, {})
 
     torch._dynamo.reset()
-    monkeypatch.setattr(module, "compile_step", interpret)
+    monkeypatch.setattr(train_step_program, "compile_step", interpret)
     yield graphs
 
 
@@ -456,7 +457,7 @@ def test_a_step_that_cannot_be_compiled_is_left_to_stock(monkeypatch: pytest.Mon
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(module, "build_step", fail)
+    monkeypatch.setattr(train_step_program, "build_step", fail)
     torch._dynamo.reset()
     memsched.reset()
     model, reference = nn.Linear(4, 2), nn.Linear(4, 2)

@@ -16,6 +16,7 @@ optimizer does afterwards.  In one graph with the updates, a gradient has one re
 The parts, each a module:
 
     Dynamo ─> gm ──> train_step_capture    forward and backward joined, as stock Inductor would have split them
+                  ─> train_step_program  one run: which graph, with which inputs
                   ─> train_step_graph      + updates (train_step_rules), sums, norms (train_step_clipping)
                   ─> train_step_compile    Inductor with memsched's passes; train_step_failure tells what was updated
     optimizer ──> train_step_state         `optimizer.state` and `param_groups` as inputs of the graph
@@ -40,12 +41,11 @@ from torch.optim import Optimizer
 
 from memsched.core.report import counters
 from memsched.inductor.compat import unsupported_reason
-from memsched.inductor.train_step_capture import Captured, capture
+from memsched.inductor.train_step_capture import capture
 from memsched.inductor.train_step_clipping import random_state_kept
-from memsched.inductor.train_step_compile import CompiledStep, Plan, compile_step, plan_step
 from memsched.inductor.train_step_failure import StepInterrupted
-from memsched.inductor.train_step_graph import Recipe, build_step
 from memsched.inductor.train_step_options import StepOptions
+from memsched.inductor.train_step_program import NotCompiled, Program, Request
 from memsched.inductor.train_step_refusals import (
     Refusal,
     Signature,
@@ -55,9 +55,7 @@ from memsched.inductor.train_step_refusals import (
     check_signature,
     signature_of,
 )
-from memsched.inductor.train_step_report import StepReport, make_report
-from memsched.inductor.train_step_rules import rule_of
-from memsched.inductor.train_step_state import OptimizerState
+from memsched.inductor.train_step_report import StepReport
 
 __all__ = ["Refusal", "StepInterrupted", "TrainStep", "train_step"]
 
@@ -84,10 +82,6 @@ def train_step(
     return TrainStep(model, optimizer, loss_fn, StepOptions.read(options))
 
 
-class _NotCompiled(Exception):
-    """The step could not be captured or compiled; the cause is chained."""
-
-
 class TrainStep:
     """A training step, compiled at its first call.
 
@@ -95,6 +89,8 @@ class TrainStep:
     change of form (momentum where there was none, another batch shape is refused) compiles once more.
 
     grad_norm: with `clip_grad_norm`, the norm of the gradients of the last step before clipping.
+    reports: one for every compile of an update.
+    request: what the next run of a program is for.
     """
 
     def __init__(
@@ -111,7 +107,7 @@ class TrainStep:
         self.reports: list[StepReport] = []
         self._signature: Signature | None = None
         self._programs = 0
-        self._request = Request("update")
+        self.request = Request("update")
         traced = MethodType(_with_code_of_its_own(TrainStep._loss), self)
         self._forward = torch.compile(traced, backend=self._backend, fullgraph=True, dynamic=False)
         self._stock: Callable[..., Tensor] | None = None
@@ -160,7 +156,8 @@ class TrainStep:
             Refusal: as a call would.
         """
         already, states = len(self.reports), set(self.optimizer.state)
-        self._run(Request("update", "held" if self.options.clip_grad_norm else "", plan_only=True), batch)
+        way = {"hold": "held", "recompute": "given"}[self.options.clip]
+        self._run(Request("update", way if self.options.clip_grad_norm else "", plan_only=True), batch)
         for parameter in set(self.optimizer.state) - states:
             del self.optimizer.state[parameter]
         if len(self.reports) == already:
@@ -177,7 +174,7 @@ class TrainStep:
             check_signature(batch, self._signature)
         if self._stock is not None:
             return self._run_stock(request, batch)
-        self._request = request
+        self.request = request
         try:
             loss = self._forward(*batch)
         except BackendCompilerFailed as error:
@@ -185,7 +182,7 @@ class TrainStep:
                 raise error.inner_exception from None
             self._leave_to_stock(error.inner_exception)
             return self._run_stock(request, batch)
-        except _NotCompiled as error:
+        except NotCompiled as error:
             self._leave_to_stock(error.__cause__ or error)
             return self._run_stock(request, batch)
         except TorchDynamoException as error:
@@ -207,7 +204,7 @@ class TrainStep:
         check_optimizer(self.model, self.optimizer)
         patches = dict(self.options.inductor or {})
         self._programs += 1
-        return _Program(self, capture(gm, example_inputs, patches), example_inputs)
+        return Program(self, capture(gm, example_inputs, patches), example_inputs)
 
     def _leave_to_stock(self, error: BaseException) -> None:
         """From here on torch.compile, autograd and the optimizer do the step, as they would have without memsched."""
@@ -239,102 +236,3 @@ class TrainStep:
 def _with_code_of_its_own(function: Any) -> FunctionType:
     """A copy of `function`: Dynamo keeps what it compiles by code object, and only so much for each."""
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-
-
-class Request:
-    """What the next run of a program is for; `number` is the largest norm or the coefficient that clipping takes."""
-
-    def __init__(self, purpose: str, clip: str = "", number: float = 0.0, plan_only: bool = False) -> None:
-        self.purpose, self.clip, self.number, self.plan_only = purpose, clip, number, plan_only
-
-
-class _Program:
-    """What Dynamo calls in place of the forward it traced: the step, compiled once for every recipe."""
-
-    def __init__(self, owner: TrainStep, captured: Captured, example_inputs: Sequence[Any]) -> None:
-        self.owner, self.captured = owner, captured
-        owned = {id(parameter) for group in owner.optimizer.param_groups for parameter in group["params"]}
-        _, gradients = captured.outputs
-        self.indices = [
-            at
-            for at, (value, gradient) in enumerate(zip(example_inputs, gradients, strict=True))
-            if gradient is not None and id(value) in owned
-        ]
-        self.params: list[nn.Parameter] = [example_inputs[at] for at in self.indices]
-        used = {id(parameter) for parameter in self.params}
-        self.unused = [p for group in owner.optimizer.param_groups for p in group["params"] if id(p) not in used]
-        rule = rule_of(owner.optimizer)
-        assert rule is not None
-        self.state = OptimizerState(owner.optimizer, rule, self.params, owner.options.state_dtype)
-        self.names = _names_of_inputs(owner.model, example_inputs)
-        self.compiled: dict[Recipe, CompiledStep] = {}
-
-    def __call__(self, *inputs: Any) -> tuple[Tensor]:
-        """Run the step that the owner asked for."""
-        request, owner = self.owner._request, self.owner
-        self._check(inputs)
-        so_far = [param.grad for param in self.params]
-        forms = self.state.prepare() if request.purpose == "update" else ()
-        recipe = Recipe(request.purpose, request.clip, tuple(grad is not None for grad in so_far), forms)
-        extra = [grad for grad in so_far if grad is not None]
-        if request.purpose == "update":
-            extra += [*self.state.tensors(forms), *self.state.scalars()]
-        if request.clip:
-            extra.append(torch.tensor(request.number, dtype=torch.float32))
-        if request.plan_only:
-            self._plan(recipe, extra)
-            return (torch.zeros(()),)
-        if recipe not in self.compiled:
-            self.compiled[recipe] = self._compile(recipe, extra)
-        loss, *results = self.compiled[recipe]([*inputs, *extra])
-        if request.purpose == "update":
-            self.state.advance()
-            torch.autograd.graph.increment_version(self.params)
-        if request.purpose == "norm" or request.clip == "held":
-            (owner.grad_norm,) = results
-        elif request.purpose == "accumulate":
-            new = iter(results)
-            for param in self.params:
-                param.grad = next(new) if param.grad is None else param.grad
-        return (loss,)
-
-    def _compile(self, recipe: Recipe, extra: Sequence[Tensor]) -> CompiledStep:
-        options = self.owner.options
-        try:
-            graph = build_step(self.captured, self.indices, recipe, self.state.rule, extra)
-            fake_mode = self.captured.fake_mode
-            compiled = compile_step(graph, fake_mode, options.backend, dict(options.inductor or {}), self.names)
-        except Exception as error:
-            raise _NotCompiled from error
-        self._report(compiled.plan, recipe)
-        return compiled
-
-    def _plan(self, recipe: Recipe, extra: Sequence[Tensor]) -> None:
-        options = self.owner.options
-        graph = build_step(self.captured, self.indices, recipe, self.state.rule, extra)
-        self._report(plan_step(graph, self.captured.fake_mode, options.backend, dict(options.inductor or {})), recipe)
-
-    def _report(self, plan: Plan, recipe: Recipe) -> None:
-        if plan.report is None or plan.report.graph is None or recipe.purpose != "update":
-            return
-        sizes = {
-            "parameter_bytes": sum(parameter.nbytes for parameter in self.owner.model.parameters()),
-            "state_bytes": sum(tensor.nbytes for tensor in self.state.tensors(recipe.forms)),
-            "gradient_bytes": sum(parameter.nbytes for parameter in self.params),
-        }
-        self.owner.reports.append(make_report(plan.report, plan.notes, sizes, self.owner.options.backend))
-
-    def _check(self, inputs: Sequence[Any]) -> None:
-        for at, param in zip(self.indices, self.params, strict=True):
-            if inputs[at] is not param:
-                raise Refusal("a parameter of the model was replaced by another one; make a new train_step")
-            if param.grad is not None and param.grad.layout != torch.strided:
-                raise Refusal(f"parameter {self.names[at]} has a sparse gradient")
-        if any(param.grad is not None for param in self.unused):
-            raise Refusal("a parameter that this forward does not use has a gradient from elsewhere; set it to None")
-
-
-def _names_of_inputs(model: nn.Module, inputs: Sequence[Any]) -> list[str]:
-    """What the user calls the inputs of a program."""
-    names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-    return [names.get(id(value), f"input {at}") for at, value in enumerate(inputs)]

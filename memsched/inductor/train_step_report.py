@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch._inductor.virtualized import V
@@ -96,8 +97,7 @@ class StepReport:
     live_bytes: while each op of the plan's order runs; live_gradient_bytes: the gradients in it, those that are a
         buffer (a gradient that is fused into its update never is one).
     updates: for each op of the order, whether it is an update.
-    prefusion_peak: of the best order found before fusion; update_after_backward_peak: of the best order found of the
-        same ops when every update waits for the end of the backward; None without a plan.
+    notes, options: of the compile, from which what is asked later is computed.
     """
 
     plan: GraphReport
@@ -107,8 +107,20 @@ class StepReport:
     live_bytes: tuple[int, ...] = field(repr=False)
     live_gradient_bytes: tuple[int, ...] = field(repr=False)
     updates: tuple[bool, ...] = field(repr=False)
-    prefusion_peak: int | None = None
-    update_after_backward_peak: int | None = None
+    notes: StepNotes = field(repr=False)
+    options: BackendOptions = field(repr=False)
+
+    @property
+    def prefusion_peak(self) -> int | None:
+        """The peak of the plan before fusion; None where fusion was left to stock."""
+        return self.plan.prefusion_peak
+
+    @cached_property
+    def update_after_backward_peak(self) -> int | None:
+        """The peak of the best order found of the ops before fusion when every update waits for the backward's end."""
+        if self.notes.prefusion is None:
+            return None
+        return _peak_with_updates_last(self.notes.prefusion, self.notes.prefusion_updates, self.options)
 
     @property
     def peak_gradient_bytes(self) -> int:
@@ -117,9 +129,9 @@ class StepReport:
 
     def to_json(self) -> dict[str, Any]:
         """The figures, without the curves."""
-        curves = ("plan", "live_bytes", "live_gradient_bytes", "updates")
-        plain = {key: value for key, value in vars(self).items() if key not in curves}
-        return {"plan": self.plan.to_json(), **plain, "peak_gradient_bytes": self.peak_gradient_bytes}
+        names = ("parameter_bytes", "state_bytes", "gradient_bytes", "peak_gradient_bytes", "prefusion_peak")
+        figures = {name: getattr(self, name) for name in (*names, "update_after_backward_peak")}
+        return {"plan": self.plan.to_json(), **figures}
 
     def __str__(self) -> str:
         plan, size = self.plan, _mib
@@ -143,17 +155,13 @@ def make_report(plan: GraphReport, notes: StepNotes, sizes: Mapping[str, int], o
     graph, order = plan.graph, plan.schedule.order
     is_update = [op.name in notes.updates for op in graph.ops]
     gradients = _gradients(graph, is_update)
-    before = after = None
-    if notes.prefusion is not None:
-        before = plan.prefusion_peak
-        after = _peak_with_updates_last(notes.prefusion, notes.prefusion_updates, options)
     return StepReport(
         plan=plan,
         live_bytes=memory_profile(graph, order).step_peaks,
         live_gradient_bytes=memory_profile(_only(graph, gradients), order).step_peaks,
         updates=tuple(is_update[op] for op in order),
-        prefusion_peak=before,
-        update_after_backward_peak=after,
+        notes=notes,
+        options=options,
         **sizes,
     )
 
