@@ -49,11 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     write_environment(folder, options.device)
     repetitions = 0 if options.jobs > 1 or options.lower_only else options.repetitions
-    with tempfile.TemporaryDirectory(prefix="memsched-bench-") as cache, _progress(count) as (tell, advance):
-        runner = _Runner(rows, repetitions, options.lower_only, options.timeout, cache)
-        with ThreadPoolExecutor(options.jobs) as pool, runner.stopping_on_signals(pool):
-            for done in [pool.submit(runner.run, case, modes, tell, advance) for case, modes in todo]:
-                done.result()
+    try:
+        with tempfile.TemporaryDirectory(prefix="memsched-bench-") as cache, _progress(count) as (tell, advance):
+            runner = _Runner(rows, repetitions, options.lower_only, options.timeout, cache)
+            with ThreadPoolExecutor(options.jobs) as pool, runner.stopping_on_signals(pool):
+                for done in [pool.submit(runner.run, case, modes, tell, advance) for case, modes in todo]:
+                    done.result()
+    except KeyboardInterrupt:
+        print(f"bench run: stopped; {len(rows.found)} rows in {folder}, the same command goes on", file=sys.stderr)
+        return 130
     bad = [row for row in rows.found.values() if row["status"] != "ok"]
     print(f"{len(rows.found)} rows in {folder}, {len(bad)} of them failures")
     return 0
