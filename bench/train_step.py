@@ -92,15 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench.train_step: {fault}", file=sys.stderr)
         return 2
     try:
-        records = _load(options.output)
+        _load(options.output)
     except (ValueError, TypeError) as error:
         print(f"bench.train_step: {options.output}: {error}", file=sys.stderr)
         return 2
     if not options.table:
         for model in options.models:
             for optimizer in options.optimizers:
-                run(model, optimizer, options, records)
-    print(markdown_table(list(records.values())), end="")
+                run(model, optimizer, options)
+    print(markdown_table(list(_load(options.output).values())), end="")
     return 0
 
 
@@ -134,15 +134,17 @@ def _fault(options: argparse.Namespace) -> str:
 Key = tuple[str, str, str, str]
 
 
-def run(model: str, optimizer: str, options: argparse.Namespace, records: dict[Key, Record]) -> None:
-    """Measure one model with one optimizer into `records`, which is saved after every way."""
+def run(model: str, optimizer: str, options: argparse.Namespace) -> None:
+    """Measure one model with one optimizer; what is known is saved after every way."""
     size = options.size or options.device
     workload = _workload(model, size, options.device)
+    before = _load(options.output)
+    records: dict[Key, Record] = {}
     steps: dict[Key, Step] = {}
     trained: dict[str, list[Tensor]] = {}
     for way in options.ways:
         key = (model, optimizer, way, size)
-        record = records.setdefault(key, Record(*key))
+        record = records[key] = before.get(key) or Record(*key)
         _progress(f"{model}, {optimizer}: {way}")
         module = copy.deepcopy(workload.model)
         torch.compiler.reset()
@@ -273,7 +275,9 @@ def _load(path: Path) -> dict[Key, Record]:
     return {(r.model, r.optimizer, r.way, r.size): r for r in records}
 
 
-def _save(records: dict[Key, Record], path: Path) -> None:
+def _save(measured: dict[Key, Record], path: Path) -> None:
+    """Put `measured` in the place of what the file had: another run may have written to it in the meantime."""
+    records = _load(path) | measured
     environment = {"environment": {"torch": torch.__version__, "cores": os.cpu_count()}}
     lines = [json.dumps(environment), *(json.dumps(asdict(record)) for record in records.values())]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,6 +289,7 @@ def markdown_table(records: Sequence[Record]) -> str:
     """One row for each way; ratios to the best of eager in backward, and of stock with the optimizer after it."""
     header = (
         "model",
+        "size",
         "optimizer",
         "way",
         "peak MiB",
