@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import logging
 import statistics
@@ -25,13 +26,15 @@ import torch
 from torch import Tensor
 from torch._inductor import config, memory
 from torch._inductor.compile_fx import compile_fx_inner
+from torch._inductor.virtualized import V
 
 from bench.models import build
 from bench.models.zoo import ZOO
 from bench.step import clear_gradients, compare_gradients
+from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import SchedulerPass
-from memsched.inductor.extract import extract_graph, without_kernel_local_buffers
+from memsched.inductor.extract import extract_graph
 from memsched.inductor.measure import measure_peak
 from memsched.inductor.plan_only import StopCompile, run_uncompiled, stopped
 from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
@@ -81,7 +84,7 @@ class _Observe(SchedulerPass):  # type: ignore[misc]
 
     def __call__(self, nodes: list[Any]) -> list[Any]:
         if nodes:
-            graph = without_kernel_local_buffers(extract_graph(nodes, "graph", "postfusion"), nodes)
+            graph = _without_local_buffers(extract_graph(nodes, "graph", "postfusion"), nodes)
             index = {node: at for at, node in enumerate(nodes)}
             for name, patches in self.ways.items():
                 with patched(patches):
@@ -96,8 +99,22 @@ class _Observe(SchedulerPass):  # type: ignore[misc]
         return "bench patches"
 
 
+def _without_local_buffers(graph: Graph, nodes: Sequence[Any]) -> Graph:
+    """Inductor's estimate without what a fused kernel keeps in registers; in-place updates are not known to either."""
+    removable = V.graph.scheduler.can_buffer_be_removed_through_fusion
+    local = {
+        buffer.name
+        for buffer in graph.buffers
+        if buffer.producer is not None
+        and not (buffer.consumers or buffer.kept)
+        and len(nodes[buffer.producer].get_nodes()) > 1
+        and removable(buffer.name, nodes[buffer.producer].get_operation_names())
+    }
+    return dataclasses.replace(graph, buffers=tuple(buffer for buffer in graph.buffers if buffer.name not in local))
+
+
 def lower(name: str) -> dict[str, Any]:
-    """Modelled peak (the larger graph's), kernels and seconds of every way."""
+    """Modelled peak (the larger graph's), kernels and seconds of every way.  The model is Inductor's own estimate."""
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     seconds = dict.fromkeys((False, True), 0.0)
 

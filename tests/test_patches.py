@@ -223,11 +223,15 @@ def test_waiting_fusion_upstream_test(tmp_path: Path) -> None:
 
 @pytest.mark.plans
 def test_less_memory_for_few_kernels_when_weights_are_used_twice() -> None:
-    """Two layers of a contrastive tower: the peak falls by a fifth and more, kernels rise by a tenth at most."""
+    """Two tiny layers of a contrastive tower: each patch lowers the modelled peak, kernels rise by a tenth at most.
+
+    Batch times tokens is 32 here, so the guard refuses only some of the waiting fusions; cuts find most of the rest.
+    """
     done = run_patched("bench.patches_child", "lower", "contrastive:small")
     assert done.returncode == 0, done.stderr
     ways = json.loads(done.stdout)["ways"]
-    assert ways["1+2"]["peak"] <= 0.8 * ways["stock"]["peak"]
+    peaks = {way: found["peak"] for way, found in ways.items()}
+    assert max(peaks["1"], peaks["2"]) < peaks["stock"]
+    assert peaks["1+2"] <= peaks["1"]
+    assert peaks["1+2+4"] < 0.8 * peaks["stock"]
     assert ways["1+2"]["kernels"] <= 1.10 * ways["stock"]["kernels"]
-    assert ways["1+2+4"]["peak"] <= ways["1+2"]["peak"]
-    assert ways["2"]["peak"] <= ways["stock"]["peak"]
