@@ -1,7 +1,8 @@
 """What memsched brings on a GPU, planned without one: the checkpointed models at their cuda sizes, against stock.
 
-    python -m bench.cuda_plans                        all models, 4 layers each: about an hour on two cores; resumable
+    python -m bench.cuda_plans                        all models, 2 layers each: a minute or two for each; resumable
     python -m bench.cuda_plans --models contrastive --layers 0      as deep as the registry has it
+    python -m bench.cuda_plans --without-reuse        also with `allow_buffer_reuse=False`
     python -m bench.cuda_plans --table                only the table, from the rows that are there
 
 Every figure is of the wrapper that Inductor generated for CUDA, replayed with fake tensors in blocks of 512 bytes
@@ -10,7 +11,7 @@ Rows go to bench/results/cuda_plans.json, one for each model and depth; the tabl
 
     of stock    memsched's peak over stock's; 1 is stock, less is less memory
     bound       what no order of memsched's kernels undercuts, in the graph that peaks highest, over its modelled peak
-    reuse off   the same plan with `allow_buffer_reuse=False`, over stock's peak
+    reuse off   memsched with `allow_buffer_reuse=False`, over stock's peak; where it was asked for
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ WEIGHT_SHARING = ("contrastive", "siamese", "preference", "looped", "traversal")
 
 SHARED_LIMIT = 0.45
 
-_WAYS = ("stock", "memsched", "memsched without reuse")
+_WITHOUT_REUSE = "memsched without reuse"
 _RESULTS = Path(__file__).parent / "results"
 _DEPTHS = ("layers", "loops")
 _GIB = 2**30
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing:
             set_up(console.print)
         for name, layers in missing:
-            rows[name, layers] = _row(name, layers, console)
+            ways = ("stock", "memsched", *((_WITHOUT_REUSE,) if options.without_reuse else ()))
+            rows[name, layers] = _row(name, layers, ways, console)
             _write(file, rows)
     except CudaUnavailable as error:
         print(f"bench.cuda_plans: {error}", file=sys.stderr)
@@ -88,14 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--models", nargs="+", default=checkpointed, metavar="NAME", help="default: all of the suite ac"
     )
-    parser.add_argument("--layers", type=int, default=4, help="layers at most; 0: as the registry has it (default: 4)")
+    parser.add_argument("--layers", type=int, default=2, help="layers at most; 0: as the registry has it (default: 2)")
+    parser.add_argument("--without-reuse", action="store_true", help="also plan without Inductor's reuse of buffers")
     parser.add_argument("--again", action="store_true", help="plan again what is there already")
     parser.add_argument("--table", action="store_true", help="plan nothing, write and print the table")
     parser.add_argument("--output", default=str(_RESULTS), help="folder of the rows and the table")
     return parser
 
 
-def _row(name: str, layers: int, console: Console) -> dict[str, Any]:
+def _row(name: str, layers: int, ways: Sequence[str], console: Console) -> dict[str, Any]:
     """The row of one model; a failure is a row."""
     row: dict[str, Any] = {"model": name, "layers": layers}
     started = time.perf_counter()
@@ -103,7 +106,7 @@ def _row(name: str, layers: int, console: Console) -> dict[str, Any]:
         try:
             plans = worker.plans(
                 "bench.cuda_plans:step",
-                ways=_WAYS,
+                ways=ways,
                 arguments={"name": name, "layers": layers},
                 progress=lambda text: status.update(f"{name}: {text} [{time.perf_counter() - started:.0f} s]"),
             )
@@ -116,17 +119,9 @@ def _row(name: str, layers: int, console: Console) -> dict[str, Any]:
 
 def _figures(plan: StepPlan) -> dict[str, Any]:
     graphs = [
-        {
-            "kind": graph.report.kind,
-            "replayed": graph.replayed,
-            "entry": graph.entry,
-            "retained": graph.retained,
-            "modelled": graph.report.peak,
-            "bound": graph.report.lower_bound,
-            "status": graph.report.status,
-            "kernels": graph.report.kernels,
-            "refused": graph.report.fusions_refused,
-        }
+        {name: getattr(graph.report, name) for name in ("kind", "peak", "lower_bound", "status", "kernels")}
+        | {name: getattr(graph, name) for name in ("replayed", "entry", "retained")}
+        | {"fusions_refused": graph.report.fusions_refused}
         for graph in plan.graphs
     ]
     return {"peak": plan.step_peak, "graphs": graphs}
@@ -161,17 +156,17 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    stock, planned, no_reuse = (row["ways"][way] for way in _WAYS)
-    highest = max(planned["graphs"], key=lambda graph: graph["modelled"])
+    stock, planned, no_reuse = (row["ways"].get(way) for way in ("stock", "memsched", _WITHOUT_REUSE))
+    highest = max(planned["graphs"], key=lambda graph: graph["peak"])
     kernels = [sum(graph["kernels"] for graph in way["graphs"]) for way in (planned, stock)]
     return (
         f"{stock['peak'] / _GIB:.3f}",
         f"{planned['peak'] / _GIB:.3f}",
         f"{_of_stock(row):.3f}",
         f"{kernels[0] / kernels[1]:.2f}",
-        f"{highest['bound'] / highest['modelled']:.3f}",
+        f"{highest['lower_bound'] / highest['peak']:.3f}",
         highest["status"],
-        f"{no_reuse['peak'] / stock['peak']:.3f}",
+        f"{no_reuse['peak'] / stock['peak']:.3f}" if no_reuse else "",
     )
 
 
