@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from memsched.cli import main
 from memsched.core.check import check_order
 from memsched.core.sizes import InputError
-from memsched.inductor.cuda_without_gpu import CudaWorker, WorkerError, missing
+from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, environment, missing
+from memsched.planning import largest_batch
 
 pytestmark = [pytest.mark.plans, pytest.mark.fakecuda]
+
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "plan-on-a-laptop.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +66,122 @@ def test_a_worker_tells_what_failed_and_goes_on(worker: CudaWorker) -> None:
     with pytest.raises(WorkerError, match="ZeroDivisionError"):
         worker.call("operator:truediv", 1, 0)
     assert worker.call("operator:add", 1, 2) == 3
+
+
+# ---- memsched plan
+
+
+def plan(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(["plan", *argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the step of the page, and steps that cannot be planned."""
+    (tmp_path / "laptop.py").write_text(re.findall(r"```python\n(# laptop.py\n.*?)```", PAGE, re.S)[0])
+    (tmp_path / "wrong.py").write_text(WRONG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+WRONG = """
+import torch
+from torch import nn
+
+class Breaking(nn.Linear):
+    def forward(self, x):
+        torch._dynamo.graph_break()
+        return super().forward(x).sum()
+
+def fails(): return nn.Linear(3, 3), (torch.randn(2, 4),)
+def no_loss(): return nn.Linear(3, 3).requires_grad_(False), (torch.randn(2, 3),)
+def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["wrong:missing"], "no function 'missing'"),
+        (["wrong:fails"], "the model does not compile"),
+        (["wrong:no_loss"], "the model returns no loss"),
+        (["wrong:breaks"], "the model breaks the graph"),
+        (["wrong:breaks", "--batch-size", "4"], "unexpected keyword argument 'batch_size'"),
+        (["wrong:breaks", "--device", "tpu"], "device 'tpu' is unknown"),
+        (["wrong:breaks", "--device-memory", "24 bananas"], "'24 bananas' is not a size"),
+        (["wrong:breaks", "--batch-size", "64..1"], "'64..1' is not a size such as 8"),
+        (["wrong:breaks", "--batch-size", "1..64"], "a range needs --device-memory"),
+        ([], "MODULE:FUNCTION is missing"),
+    ],
+)
+def test_bad_input_is_one_line(
+    argv: list[str], message: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = plan(capsys, "--device", "cpu", *argv)
+    *logged, last = err.splitlines()  # under pytest, torch logs what it raises to standard error as well
+    assert (code, out) == (2, "") and not any("memsched: " in line for line in logged)
+    assert last.startswith("memsched: ") and message in last
+
+
+def test_parts_add_up_to_what_the_replay_and_the_caller_hold(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four linear layers with AdamW: 4 * (4096 * 4096 + 4096) parameters of 4 bytes, twice that in the optimiser."""
+    parameters = 4 * 4 * (4096 * 4096 + 4096)
+    code, out, _ = plan(capsys, "laptop:step", "--device", "cpu", "--batch-size", "1", "--json")
+    assert code == 0
+    for way in json.loads(out)["ways"]:
+        assert way["parameters"] == parameters and way["optimizer_state"] == 2 * parameters
+        assert way["batch"] == 2048 * 4096 * 4
+        held = way["parameters"] + way["buffers"] + way["batch"] + way["optimizer_state"]
+        assert way["peak"] == held + way["replayed"] + way["workspace"]
+        assert way["replayed"] == way["gradients"] + way["saved"] + way["transients"]
+
+
+@pytest.mark.parametrize(("limit", "answer"), [(99, None), (100, 1), (145, 5), (1099, 99), (1100, 100), (10**9, 100)])
+def test_the_largest_batch_fits_and_one_more_does_not(limit: int, answer: int | None) -> None:
+    """Need grows by 10 bytes a sample from 100 bytes on, in steps of 20: not quite a line."""
+    asked: list[int] = []
+
+    def need(batch: int) -> int:
+        asked.append(batch)
+        return 100 + 20 * (batch // 2)
+
+    found = largest_batch(need, limit, 1, 100)
+    assert found == max((batch for batch in range(1, 101) if need(batch) <= limit), default=None)
+    assert found == answer
+    assert len(asked) - 100 <= 5
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_the_commands_of_the_page_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [line.strip() for line in PAGE.splitlines() if line.startswith("    memsched ")]
+    assert len(commands) == 4
+    for command in commands:
+        assert main(command.split()[1:]) == 0, command
+    assert "largest batch size of 1..64 that fits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("__version__ = '2.14.0+cpu'\ncuda: Optional[str] = None\n", "verified on 2.13 only"),
+        ("__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\n", "needs the CPU build"),
+        ("nothing", "verified on 2.13 only"),
+    ],
+)
+def test_another_torch_is_refused(version: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "version.py").write_text(version)
+    monkeypatch.setattr(environment, "_torch_dir", lambda: tmp_path)
+    assert reason in missing()
+    with pytest.raises(CudaUnavailable, match=reason):
+        environment.build_shim()
+
+
+def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMSCHED_CACHE_DIR", str(tmp_path))
+    assert "triton 3.7.1 is not set up" in missing()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no C++ compiler" in missing()
