@@ -10,6 +10,7 @@ Every figure is of the wrapper that Inductor generated for CUDA, replayed with f
 Rows go to bench/results/cuda_plans.json, one for each model and depth; the table goes to cuda_plans.md.
 
     of stock    memsched's peak over stock's; 1 is stock, less is less memory
+    layers      at most, where the model has layers; "all": as the registry has it
     bound       what no order of memsched's kernels undercuts, in the graph that peaks highest, over its modelled peak
     reuse off   memsched with `allow_buffer_reuse=False`, over stock's peak; where it was asked for
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -41,17 +43,15 @@ SHARED_LIMIT = 0.45
 
 _WITHOUT_REUSE = "memsched without reuse"
 _RESULTS = Path(__file__).parent / "results"
-_DEPTHS = ("layers", "loops")
 _GIB = 2**30
 
 
 def step(name: str, layers: int = 0) -> Workload:
     """The model at its cuda size, with that many layers instead of its own if `layers` is not 0; for the worker."""
     entry = MODELS[name]
-    depth = next((field for field in _DEPTHS if hasattr(entry.cuda, field)), None)
     configuration: Any = entry.cuda
-    if layers and depth is not None and getattr(configuration, depth) > layers:
-        configuration = dataclasses.replace(configuration, **{depth: layers})
+    if layers and getattr(configuration, "layers", 0) > layers:
+        configuration = dataclasses.replace(configuration, layers=layers)
     policy = parse_policy(entry.policy)
     model, batch = configuration.build(policy)
     return Workload(name, model, batch, policy)
@@ -112,9 +112,15 @@ def _row(name: str, layers: int, ways: Sequence[str], console: Console) -> dict[
             )
         except (InputError, WorkerError) as error:
             return row | {"failure": str(error)}
-    row |= {"torch": plans[0].torch, "held": plans[0].held.total}
+    row |= {"torch": plans[0].torch, "commit": _commit(), "held": plans[0].held.total}
     row |= {"seconds": round(time.perf_counter() - started, 1)}
     return row | {"ways": {plan.way: _figures(plan) for plan in plans}}
+
+
+def _commit() -> str:
+    """The commit of memsched that made the plan; "" outside of a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _figures(plan: StepPlan) -> dict[str, Any]:
@@ -143,13 +149,13 @@ def _write(file: Path, rows: dict[tuple[str, int], dict[str, Any]]) -> None:
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table, and a line of what was asked."""
     lines = [
-        "| model | layers | stock GiB | memsched GiB | of stock | kernels | bound | status | reuse off |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | layers | stock GiB | memsched GiB | of stock | kernels | bound | status | reuse off | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         layers = row["layers"] or "all"
         if "failure" in row:
-            lines.append(f"| {row['model']} | {layers} | {row['failure']} |" + " |" * 6)
+            lines.append(f"| {row['model']} | {layers} | {row['failure']} |" + " |" * 7)
             continue
         lines.append("| " + " | ".join((row["model"], str(layers), *_cells(row))) + " |")
     return "\n".join(lines) + "\n\n" + _verdict([row for row in rows if "failure" not in row]) + "\n"
@@ -167,6 +173,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{highest['lower_bound'] / highest['peak']:.3f}",
         highest["status"],
         f"{no_reuse['peak'] / stock['peak']:.3f}" if no_reuse else "",
+        row["commit"],
     )
 
 
