@@ -158,8 +158,7 @@ class TrainStep:
         already, states = len(self.reports), set(self.optimizer.state)
         way = {"hold": "held", "recompute": "given"}[self.options.clip]
         self._run(Request("update", way if self.options.clip_grad_norm else "", plan_only=True), batch)
-        for parameter in set(self.optimizer.state) - states:
-            del self.optimizer.state[parameter]
+        self._forget_state(states)
         if len(self.reports) == already:
             raise Refusal("no plan was made; the log of memsched says why")
         return self.reports.pop()
@@ -174,7 +173,7 @@ class TrainStep:
             check_signature(batch, self._signature)
         if self._stock is not None:
             return self._run_stock(request, batch)
-        self.request = request
+        self.request, states = request, set(self.optimizer.state)
         try:
             loss = self._forward(*batch)
         except BackendCompilerFailed as error:
@@ -183,6 +182,7 @@ class TrainStep:
             self._leave_to_stock(error.inner_exception)
             return self._run_stock(request, batch)
         except NotCompiled as error:
+            self._forget_state(states)
             self._leave_to_stock(error.__cause__ or error)
             return self._run_stock(request, batch)
         except TorchDynamoException as error:
@@ -191,6 +191,11 @@ class TrainStep:
             raise Refusal("the loss does not depend on any parameter that requires a gradient")
         self._signature = self._signature or signature_of(batch)
         return loss
+
+    def _forget_state(self, states: set[Any]) -> None:
+        """Undo the creation of state for a step that did not come: keep that of the parameters `states` only."""
+        for parameter in set(self.optimizer.state) - states:
+            del self.optimizer.state[parameter]
 
     def _loss(self, *batch: Any) -> Any:
         """What Dynamo traces."""

@@ -25,8 +25,10 @@ WAYS = ("hold", "recompute")
 
 def norm_of_gradients(*gradients: Tensor) -> tuple[Tensor]:
     """The 2-norm of all gradients as if they were one vector, as `torch.nn.utils.get_total_norm` computes it."""
-    device = gradients[0].device
-    norms = [torch.linalg.vector_norm(gradient).to(device=device, dtype=torch.float32) for gradient in gradients]
+    device, dtype = gradients[0].device, torch.float32
+    for gradient in gradients:
+        dtype = torch.promote_types(dtype, gradient.dtype)
+    norms = [torch.linalg.vector_norm(gradient, dtype=dtype).to(device) for gradient in gradients]
     return (torch.linalg.vector_norm(torch.stack(norms)),)
 
 
