@@ -132,6 +132,8 @@ def _measured() -> str:
                     "" if compile_seconds is None else f"{compile_seconds:.0f}",
                 ]
             )
+    if not rows:
+        return "No model has been measured yet."
     return _table(["model", "patches", "peak MiB", "of stock", "of eager", "step of stock's", "compile s"], rows)
 
 
