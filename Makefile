@@ -22,7 +22,8 @@ bench: $(READY)  ## the benchmark of checkpointed models (about an hour); rows, 
 	$(BIN)/python -m bench run --suite ac --output bench/results/cpu
 	$(BIN)/python -m bench report bench/results/cpu
 
-test: $(READY)  ## all tests
+test: $(READY)  ## all tests; those of plans for CUDA need triton (200 MB, once), and are skipped where it cannot be had
+	-$(BIN)/memsched plan --setup
 	$(BIN)/python -m pytest
 
 check: lint  ## ruff, mypy and the fast tests: those that neither compile nor plan models

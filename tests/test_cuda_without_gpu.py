@@ -108,7 +108,7 @@ def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
     ("argv", "message"),
     [
         (["wrong:missing"], "no function 'missing'"),
-        (["wrong:fails"], "the model does not compile"),
+        (["wrong:fails"], "a and b must have same reduction dim"),
         (["wrong:no_loss"], "the model returns no loss"),
         (["wrong:breaks"], "the model breaks the graph"),
         (["wrong:breaks", "--batch-size", "4"], "unexpected keyword argument 'batch_size'"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import re
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -233,5 +234,8 @@ class _Before(SchedulerPass):  # type: ignore[misc]
 
 
 def _first_line(error: BaseException) -> str:
+    """What went wrong, in a line: behind Dynamo's account of it, the error that the model's own operator raised."""
     error = getattr(error, "inner_exception", None) or error
-    return (str(error).strip() or "no message").splitlines()[0][:300]
+    text = str(error).strip() or "no message"
+    cause = re.search(r": got (\w+\(.*)", text)
+    return (cause[1] if cause else text.splitlines()[0])[:300]
