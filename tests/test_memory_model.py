@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import pytest
 
+from bench.memory_model import markdown, rows_of
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import memory_profile, peak_bytes
 from memsched.core.result import Options
@@ -230,3 +231,19 @@ class TestKernelGroups:
             limit = peak_bytes(shared, order)
             cut = cuts(shared, order, emitted, limit)
             assert grouped_peak(shared, order, emitted, cut) <= limit <= grouped_peak(shared, order, emitted)
+
+
+@pytest.mark.plans
+def test_modelled_and_replayed_peaks_agree_in_every_order() -> None:
+    """A small GPT, forward and backward, in Inductor's order and in two random legal ones: to half a percent."""
+    rows = rows_of("gpt", "small", "cpu")
+    assert {(row["graph"], row["order"]) for row in rows} >= {("forward", "incoming"), ("backward", "random 2")}
+    for row in rows:
+        assert row["modelled"] == pytest.approx(row["replayed"], rel=0.005)
+    assert any(row["estimate"] != row["replayed"] for row in rows), "otherwise Inductor's own estimate would do"
+
+
+def test_the_table_tells_what_is_off() -> None:
+    row = {"model": "m", "device": "cpu", "graph": "forward", "order": "incoming", "ops": 3, "estimate": 150}
+    table = markdown([row | {"modelled": 100, "replayed": 100}, row | {"modelled": 97, "replayed": 100}])
+    assert "| cpu | replayed | 1 | 2 | 50% | 50% | 50% | 3.00% | 50% |" in table
