@@ -161,7 +161,7 @@ def _measured(groups: Sequence[Group]) -> Table:
               "plan")  # fmt: skip
     about = (
         "One training step; bytes of the allocator above what is live before it. *Compile* is stock's; *gap* is what "
-        "memsched's modelled peak is above its proved bound. Times are medians of steps taken in alternation."
+        "memsched's modelled peak is above its proved bound. Times are the shortest of steps taken in alternation."
     )
     return Table("Measured", about, header, lines)
 

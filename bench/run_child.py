@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -170,7 +169,7 @@ def _describe_graph(mode: str, report: GraphReport) -> Row:
 
 
 def time_in_alternation(steps: dict[str, Callable[[], None]], repetitions: int, device: str) -> dict[str, float]:
-    """The median seconds of each step, run one after the other again and again: a slow moment hits all alike."""
+    """The least seconds of each step, run one after the other again and again: what the machine can do undisturbed."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(repetitions):
@@ -180,7 +179,7 @@ def time_in_alternation(steps: dict[str, Callable[[], None]], repetitions: int, 
             step()
             wait()
             seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: min(values) for name, values in seconds.items()}
 
 
 def _status(error: Exception) -> str:

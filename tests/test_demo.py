@@ -82,6 +82,18 @@ def test_different_gradients_are_noticed() -> None:
         compare_gradients(first, second)
 
 
+def test_a_gradient_that_is_only_rounding_is_no_difference() -> None:
+    """The bias of an attention's keys has no effect: its gradient is zero but for rounding."""
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    for model, rounding in ((first, 1e-9), (second, -1e-9)):
+        model.weight.grad = torch.ones(2, 2)
+        model.bias.grad = torch.full((2,), rounding)
+    assert compare_gradients(first, second) < 1e-3
+    second.bias.grad = torch.full((2,), 1e-3)
+    with pytest.raises(AssertionError, match="gradients of bias differ"):
+        compare_gradients(first, second)
+
+
 def test_the_readme_takes_its_tables_between_markers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
