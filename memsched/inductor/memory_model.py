@@ -27,7 +27,7 @@ What the groups of C++ kernels add on CPU is told by `memsched.inductor.kernel_g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -104,6 +104,15 @@ class AllocationModel:
         """
         waits = {(other, reuse.op) for reuse in forced for other in reuse.waits_for}
         return self._graph([*self._certain, *forced], None, waits)
+
+    def relaxed_graph(self) -> Graph:
+        """The planning graph, in which an op that may write over an input no longer keeps that input alive.
+
+        So no order has more live bytes at any step than it has under the model: when the op writes over the input, the
+        other readers have run, and the input is dead; when it does not, the input only dies too early.
+        """
+        released = {(reuse.input, reuse.op) for some in self._reuses for reuse in some if reuse not in self._certain}
+        return self._graph(self._certain, None, released=released)
 
     def missed_by(self, order: Sequence[int]) -> list[Reuse]:
         """The reuses that `order` does not make, but others do, for outputs and inputs that it leaves apart."""
@@ -208,11 +217,16 @@ class AllocationModel:
     # Graphs
 
     def _graph(
-        self, reuses: Iterable[Reuse], order: Sequence[int] | None, edges: Iterable[tuple[int, int]] = ()
+        self,
+        reuses: Iterable[Reuse],
+        order: Sequence[int] | None,
+        edges: Iterable[tuple[int, int]] = (),
+        released: Collection[tuple[str, int]] = (),
     ) -> Graph:
         """One buffer per storage, when `reuses` happen.
 
         order: tells which op allocates a concatenated buffer; without it, where that is open, an extra op does.
+        released: (name, reader) pairs of readers that do not keep the storage alive.
         """
         allocating = self._allocating_ops(order)
         owner = self._views | {reuse.output: reuse.input for reuse in reuses}
@@ -227,7 +241,8 @@ class AllocationModel:
         for root, names in members.items():
             pieces = [self._pieces[name] for name in names]
             name = next((name for name in names if self._pieces[name].kept), root)
-            buffer = _buffer(name, pieces, allocating.get(root, self._pieces[root].producer))
+            spared = {op for name, op in released if name in names}
+            buffer = _buffer(name, pieces, allocating.get(root, self._pieces[root].producer), spared)
             if buffer is not None:
                 buffers.append(buffer)
         extra = [whole for whole, op in allocating.items() if op >= len(self.estimate)]
@@ -241,13 +256,16 @@ class AllocationModel:
         return {whole: extra[whole] if op is None else op for whole, op in firsts}
 
 
-def _buffer(name: str, pieces: Sequence[Piece], producer: int | None) -> Buffer | None:
-    """The storage of `pieces`; None when the kernel that writes it keeps it to itself."""
+def _buffer(name: str, pieces: Sequence[Piece], producer: int | None, spared: Collection[int] = ()) -> Buffer | None:
+    """The storage of `pieces`; None when the kernel that writes it keeps it to itself.
+
+    spared: readers that do not keep it alive.
+    """
     if all(piece.local for piece in pieces):
         return None
     readers = {op for piece in pieces for op in (*piece.readers, piece.producer) if op is not None}
     size = max(piece.size for piece in pieces)
-    consumers = tuple(sorted(readers - {producer}))
+    consumers = tuple(sorted(readers - {producer, *spared}))
     if not size or (producer is None and not consumers):
         return None
     return Buffer(name, size, producer, consumers, any(piece.kept for piece in pieces))

@@ -8,6 +8,7 @@ searched, and the model judges the orders:
     the graph of that order, as it shares      where a gap is left                         ──> a better one
     with one more reuse than that order        where a gap is left                         ──> a better one
     planning graph, less what may be reused    (`memsched.inductor.model_bound`)           ──> the lower bound
+    relaxed graph                              where a gap is left                         ──> a better bound
 
 The reported graph is the model's graph for the chosen order, so its peak is the order's under `memsched.core.peak`.
 """
@@ -22,7 +23,7 @@ from memsched.core.graph import Graph, GraphError
 from memsched.core.peak import memory_profile
 from memsched.core.result import Certificate, Options, Schedule, status_of
 from memsched.inductor.memory_model import AllocationModel
-from memsched.inductor.model_bound import model_bound
+from memsched.inductor.model_bound import model_bound, relaxed_bound
 from memsched.search.bounds import cut_bound
 from memsched.search.heuristics import priority_order, stock_orders
 from memsched.search.solver import solve
@@ -64,6 +65,10 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
     if model.peak(order) > bound:
         order = _search_as_shared(model, options, order)
         order = _search_with_more_reuse(model, options, order, bound)
+    if model.peak(order) > bound:
+        relaxed, statement = relaxed_bound(model, options)
+        if relaxed > bound:
+            bound, certificate = relaxed, statement
     graph = model.graph_for(order)
     check_order(graph, order)
     peak = model.peak(order)
