@@ -2,7 +2,7 @@
 
 On CPU the traced graphs run while Inductor lowers copies of them, and stops after fusion.  For CUDA the step is on fake
 tensors in a worker process that pretends to have a GPU (`memsched.inductor.cuda_without_gpu`).  Either way a graph is
-what `extract_graph` makes of the scheduler's nodes: its peak in file order is Inductor's own estimate.
+what `extract_graph` makes of the scheduler's nodes, without the buffers that a fused kernel keeps to itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bench.run_cases import Case
 from memsched.core.graph import Graph
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
+from memsched.inductor.local_buffers import kernel_local, thread_local
 from memsched.inductor.plan_only import StopCompile, run_uncompiled, stopped
 from memsched.inductor.session import graph_kind
 
@@ -49,13 +50,22 @@ class _CapturePass(SchedulerPass):  # type: ignore[misc]
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         if nodes:
             kind = graph_kind()
-            self.found.append(Captured(kind, extract_graph(nodes, kind, self.stage)))
+            graph = extract_graph(nodes, kind, self.stage)
+            if self.stage == "postfusion":
+                graph = _without(graph, kernel_local(nodes) | thread_local(nodes))
+            self.found.append(Captured(kind, graph))
         if self.stop:
             raise StopCompile
         return nodes if self.then is None else self.then(nodes)
 
     def uuid(self) -> str:
         return "memsched's benchmark captures"
+
+
+def _without(graph: Graph, local: set[str]) -> Graph:
+    """`graph` without buffers that live inside one kernel: Inductor's estimate counts them, nothing allocates them."""
+    kept = tuple(buffer for buffer in graph.buffers if buffer.name not in local or buffer.kept or buffer.consumers)
+    return Graph(graph.name, graph.ops, kept, graph.order_edges, graph.torch, graph.device, graph.stage)
 
 
 def capture_cpu(case: Case, kind: str) -> list[Captured]:

@@ -1,4 +1,4 @@
-"""Tables and figures of runs: `python -m bench report RUN... [--output DIR]`.
+"""Tables and figures of runs: `python -m bench report RUN... [--instances DIR] [--output DIR]`.
 
 RUN is a folder of `python -m bench run`.  Written are report.md, rows.csv and the figures; the same rows give the same
 files.  Where two runs hold the same case and mode, the later run on the command line counts.
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.report_figures import FIGURES, draw
-from bench.report_tables import Group, group_rows, headline, tables
+from bench.report_instances import fusion_costs, methods, read_index
+from bench.report_tables import Group, Table, group_rows, headline, tables
 from bench.run_cases import Row, read_rows
 from memsched.core.graphio import atomic_write
 
@@ -27,10 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; 2 when a run is missing."""
     parser = argparse.ArgumentParser(prog="python -m bench report", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--instances", type=Path, metavar="DIR", help="captured graphs, for what fusion costs")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: the first run's folder")
     options = parser.parse_args(arguments)
     try:
         rows = [row for run in options.runs for row in read_rows(run)]
+        index = read_index(options.instances) if options.instances else []
         machines = [machine for run in options.runs for machine in json.loads((run / "environment.json").read_text())]
     except OSError as error:
         print(f"bench report: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -41,14 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pictures = draw(groups)
     for name, picture in pictures.items():
         atomic_write(folder / f"{name}.png", picture)
-    command = " ".join(["python -m bench report", *map(str, options.runs), "--output", str(folder)])
-    atomic_write(folder / "report.md", markdown(groups, machines, list(pictures), command).encode())
+    made = tables(groups) + ([fusion_costs(index), methods(index)] if index else [])
+    command = " ".join(["python -m bench report", *(sys.argv[1:] if arguments is None else arguments)])
+    atomic_write(folder / "report.md", markdown(groups, machines, list(pictures), command, made).encode())
     atomic_write(folder / "rows.csv", _csv(groups).encode())
     print(f"{folder}/report.md: {len(groups)} settings, {len(pictures)} figures")
     return 0
 
 
-def markdown(groups: Sequence[Group], machines: Sequence[Row], pictures: Sequence[str], command: str) -> str:
+def markdown(
+    groups: Sequence[Group], machines: Sequence[Row], pictures: Sequence[str], command: str, made: Sequence[Table]
+) -> str:
     """The report as text."""
     lines = ["# Benchmark", "", f"Written by `{command}`.", "", *headline(groups), ""]
     for machine in _distinct(machines):
@@ -56,7 +62,7 @@ def markdown(groups: Sequence[Group], machines: Sequence[Row], pictures: Sequenc
     lines.append("")
     for name in pictures:
         lines += [f"![{FIGURES[name].__doc__}]({name}.png)", ""]
-    return "\n".join(lines) + "\n" + "\n".join(table.markdown() for table in tables(groups))
+    return "\n".join(lines) + "\n" + "\n".join(table.markdown() for table in made)
 
 
 def _distinct(machines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

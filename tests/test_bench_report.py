@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench import report
+from bench.report_instances import fusion_costs, methods
 from bench.report_tables import Table, geometric_mean, group_rows, headline, tables
 from bench.run_cases import Rows
 
@@ -87,6 +88,20 @@ def test_steps_that_were_not_timed_together_are_not_compared() -> None:
 def test_the_mean_of_ratios_is_geometric() -> None:
     assert geometric_mean([0.5, None, 2.0]) == pytest.approx(1.0)
     assert geometric_mean([None]) is None
+
+
+def test_what_fusion_costs_is_the_bound_after_it_over_the_best_before() -> None:
+    """Before fusion 4 MiB are possible, after it not less than 6: half as much again, whatever the order."""
+    common = {"model": "gpt", "size": "cpu", "policy": "block", "kind": "backward", "device": "cpu", "method": "local"}
+    before = common | {"stage": "prefusion", "ops": 20, "stock": 5 * MIB, "best": 4 * MIB, "lb": 4 * MIB}
+    after = common | {"stage": "postfusion", "ops": 9, "stock": 8 * MIB, "best": 6 * MIB, "lb": 6 * MIB}
+    index = [row | {"status": "optimal"} for row in (before, after)]
+    costs = fusion_costs(index)
+    assert costs.lines == [
+        ("gpt", "block", "backward", "20 to 9", "5.00", "4.00", "8.00", "6.00", "6.00", "1.50", "optimal")
+    ]
+    assert "above 1 in 1 of 1 computations" in costs.about
+    assert methods(index).lines == [("local", "2", "2", "0.77", "20")]
 
 
 def test_the_same_rows_give_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
