@@ -119,14 +119,14 @@ def run_workload(
     return StepResult(workload.name, device, modes)
 
 
-def compare_gradients(model: nn.Module, reference: nn.Module) -> float:
+def compare_gradients(model: nn.Module, reference: nn.Module, tolerance: float = 1e-3) -> float:
     """The largest difference between two gradients of the same parameter, relative to the largest entry of either.
 
     Where all entries are below a ten-thousandth of the largest of the whole model, that counts instead: the gradient of
     an attention's key bias, for one, is zero, and what is there is rounding.
 
     Raises:
-        AssertionError: a gradient that only one of them has, or a difference above 1e-3: more than rounding.
+        AssertionError: a gradient that only one of them has, or a difference above `tolerance`: more than rounding.
     """
     largest, floor = 0.0, 1e-4 * max(_largest_gradient(model), _largest_gradient(reference), 1e-26)
     for (name, parameter), other in zip(model.named_parameters(), reference.parameters(), strict=True):
@@ -136,7 +136,7 @@ def compare_gradients(model: nn.Module, reference: nn.Module) -> float:
             continue
         scale = max(parameter.grad.abs().max().item(), other.grad.abs().max().item(), floor)
         largest = max(largest, (parameter.grad - other.grad).abs().max().item() / scale)
-        if not largest <= 1e-3:
+        if not largest <= tolerance:
             raise AssertionError(f"gradients of {name} differ by {largest:.1e} of their largest entry")
     return largest
 

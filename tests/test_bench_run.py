@@ -15,8 +15,9 @@ from torch import nn
 
 from bench import __main__ as commands
 from bench import run
+from bench.models import Workload
 from bench.run_cases import Case, Rows, cases_of, read_rows
-from bench.run_child import time_in_alternation
+from bench.run_child import _Run, time_in_alternation
 from bench.run_memory import measure_step, tensor_bytes
 from memsched.inductor.measure import measure_peak
 
@@ -190,3 +191,38 @@ def _status_of(process: Path) -> str:
     with contextlib.suppress(OSError):
         return (process / "status").read_text()
     return ""
+
+
+class TestGradientsAreChecked:
+    """A model whose gradient is small against its terms: float32 is far from exact, and a real error farther."""
+
+    @staticmethod
+    def run_with(gradient: float) -> float:
+        torch.manual_seed(0)
+        layer = nn.Linear(1, 1, bias=False)
+        workload = Workload("tiny", Sum(layer), (torch.tensor([[1e4], [-1e4], [1.0]]),))
+        run_case = _Run({"case": vars_of(CASE), "modes": [], "repetitions": 0, "lower_only": False}, Path("unused"))
+        run_case.reference = Sum(nn.Linear(1, 1, bias=False))
+        run_case.reference.layer.weight.grad = torch.tensor([[1.01]])
+        layer.weight.grad = torch.tensor([[gradient]])
+        return run_case.check(workload.model, workload)
+
+    def test_rounding_like_eagers_passes(self) -> None:
+        assert self.run_with(0.99) > 1e-3
+
+    def test_more_than_rounding_is_wrong(self) -> None:
+        with pytest.raises(AssertionError, match="from those in double precision"):
+            self.run_with(1.2)
+
+
+class Sum(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).sum()
+
+
+def vars_of(case: Case) -> dict[str, Any]:
+    return {name: getattr(case, name) for name in Case.__dataclass_fields__}
