@@ -273,8 +273,8 @@ assert "torch" not in sys.modules
 
 
 def test_help_lists_every_command() -> None:
-    out = run("--help").stdout
-    assert all(command.name in out and command.summary in out for command in COMMANDS)
+    out = " ".join(run("--help").stdout.split())  # long summaries are wrapped
+    assert all(f" {command.name} {command.summary}" in out for command in COMMANDS)
 
 
 def test_a_reader_that_goes_away_is_not_an_error(graph_file: Path) -> None:

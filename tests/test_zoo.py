@@ -83,15 +83,15 @@ def test_draws_of_random_numbers_keep_program_order() -> None:
 
 def test_the_reported_seconds_are_those_of_all_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time spent after fusion counts, though the report is made before that phase is over."""
-    from memsched.inductor import session
+    from memsched.inductor import ordered
 
-    real = session.stock_orders
+    real = ordered.stock_orders
 
     def slow(graph: Graph) -> Any:
         time.sleep(0.3)
         return real(graph)
 
-    monkeypatch.setattr(session, "stock_orders", slow)
+    monkeypatch.setattr(ordered, "stock_orders", slow)
     (report,) = planned("one operator")
     assert report.seconds >= 0.3
 
