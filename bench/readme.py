@@ -1,7 +1,8 @@
 """Put measured tables into the README: `python -m bench.readme [DEMO_RESULTS]`.
 
-The README's figures are never typed.  Two blocks between markers are replaced by what commands wrote:
+The README's figures are never typed.  Three blocks between markers are replaced by what commands wrote:
 
+    benchmark bench/results/cpu, by `python -m bench run --suite ac --output bench/results/cpu`
     demo      DEMO_RESULTS/results.md, by `python -m bench.demo --models all`; the picture goes to docs/
     orders    bench/results/orders.json, by `python -m bench.orders bench/instances --json`
 """
@@ -9,14 +10,19 @@ The README's figures are never typed.  Two blocks between markers are replaced b
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.report_tables import Group, group_rows
+from bench.run_cases import read_rows
+from bench.step import MODES
 from memsched.core.graphio import atomic_write
 
+BENCHMARK = Path("bench/results/cpu")
 ORDERS = Path("bench/results/orders.json")
 
 
@@ -25,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path((list(sys.argv[1:] if arguments is None else arguments) or ["demo_results"])[0])
     readme = Path("README.md")
     try:
-        text = replace_block(readme.read_text(), "demo", _demo_block(folder))
+        text = replace_block(readme.read_text(), "benchmark", _benchmark_block(group_rows(read_rows(BENCHMARK))))
+        text = replace_block(text, "demo", _demo_block(folder))
         text = replace_block(text, "orders", _orders_block(json.loads(ORDERS.read_text())))
     except (OSError, ValueError, KeyError) as error:
         print(f"bench.readme: {str(error) or type(error).__name__}", file=sys.stderr)
@@ -45,6 +52,20 @@ def replace_block(text: str, name: str, block: str) -> str:
     if not found or not closed:
         raise ValueError(f"README.md: the markers of {name!r} are missing")
     return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def _benchmark_block(groups: Sequence[Group]) -> str:
+    """The models that are measured in eager, stock and memsched, the largest gain first."""
+    lines = []
+    for group in sorted(groups, key=lambda one: one.ratio("peak", "memsched", "stock") or math.inf):
+        peaks = [group.value(mode, "peak") for mode in MODES]
+        if None in peaks:
+            continue
+        ratios = [group.ratio("peak", "memsched", other) or math.nan for other in ("stock", "eager")]
+        cells = [group.case.model, *(f"{(peak or 0) / 2**20:.2f}" for peak in peaks), *(f"{one:.2f}" for one in ratios)]
+        lines.append(f"| {' | '.join(cells)} |")
+    header = "| checkpointed model | eager MiB | stock MiB | memsched MiB | of stock | of eager |"
+    return "\n".join([header, "|---|---|---|---|---|---|", *lines])
 
 
 def _demo_block(folder: Path) -> str:

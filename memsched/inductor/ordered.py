@@ -66,7 +66,7 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
         order = _search_as_shared(model, options, order)
         order = _search_with_more_reuse(model, options, order, bound)
     if model.peak(order) > bound:
-        relaxed, statement = relaxed_bound(model, options)
+        relaxed, statement = relaxed_bound(model, _part_of(options))
         if relaxed > bound:
             bound, certificate = relaxed, statement
     graph = model.graph_for(order)

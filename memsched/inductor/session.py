@@ -166,7 +166,7 @@ class PlanningSession:
             graph = extract_graph(nodes, self.name, "postfusion")
         model = AllocationModel.of(graph, nodes)
         planned = [self._planned_order(graph, nodes)] if self.planner else []
-        found = order_under(model, self._solver_options(1.0), planned)
+        found = order_under(model, self._solver_options(0.5), planned)
         if found.schedule.peak > found.stock_peak:
             raise AssertionError(f"{self.name}: peak {found.schedule.peak} is above stock's {found.stock_peak}")
         emitted_peak = self._cut_kernel_groups(found.graph, found.schedule, nodes)
