@@ -111,6 +111,12 @@ class TestFallback:
         forward, _ = plan_tiny(fusion="stock")
         assert "above stock's" in forward.fallback
 
+    def test_an_order_that_the_replay_finds_above_stock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever peak was claimed for the order, it is judged by its own replay."""
+        monkeypatch.setattr(session, "peak_bytes", lambda *_: 1 << 40)
+        for report in plan_tiny(fusion="stock"):
+            assert f"peak {1 << 40} is above stock's" in report.fallback
+
     def test_sizes_that_inductor_does_not_agree_with(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def wrong(*_: object, **__: object) -> Any:
             raise session.ExtractionError("graph: the extracted graph peaks at 1 bytes, Inductor estimates 2")
