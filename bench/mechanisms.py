@@ -85,9 +85,9 @@ def rules_on_cpu(model: str, size: str, rules: Sequence[str] | None = None) -> l
     from torch._inductor.virtualized import V
     from torch.fx import GraphModule
 
-    from bench.mechanisms_rules import Stop, ways
+    from bench.mechanisms_rules import ways
     from bench.models import build
-    from memsched.inductor.plan_only import run_uncompiled, stopped
+    from memsched.inductor.plan_only import StopAfter, run_uncompiled, stopped
 
     workload = build(model, size)
     rows: list[Row] = []
@@ -95,7 +95,7 @@ def rules_on_cpu(model: str, size: str, rules: Sequence[str] | None = None) -> l
     def compile_graph(gm: Any, example_inputs: Sequence[Any], **kind: bool) -> None:
         for way in ways(rules):
             own = GraphModule(gm, copy.deepcopy(gm.graph))
-            post = Stop(way.patches["_post_fusion_custom_pass"])
+            post = StopAfter(way.patches["_post_fusion_custom_pass"])
             patches = {**way.patches, "_post_fusion_custom_pass": post, "fx_graph_cache": False}
             already = len(reports())
             with config.patch(patches), V.set_choices_handler(way.choices()), stopped():

@@ -18,10 +18,9 @@ from memsched.inductor.cuda_without_gpu.capture import Way
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.plan_only import StopCompile
 from memsched.inductor.session import PlanningSession, graph_kind
 
-__all__ = ["Stop", "ways"]
+__all__ = ["ways"]
 
 
 class NoHorizontal(InductorChoices):  # type: ignore[misc]
@@ -82,20 +81,6 @@ class Before(SchedulerPass):  # type: ignore[misc]
 
     def uuid(self) -> str:
         return "bench: before fusion"
-
-
-class Stop(SchedulerPass):  # type: ignore[misc]
-    """Runs another pass, then stops the compile."""
-
-    def __init__(self, inner: SchedulerPass) -> None:
-        self.inner = inner
-
-    def __call__(self, nodes: list[Any]) -> list[Any]:
-        self.inner(nodes)
-        raise StopCompile
-
-    def uuid(self) -> str:
-        return "bench: stop"
 
 
 def ways(rules: Sequence[str] | None = None) -> list[Way]:
