@@ -117,6 +117,19 @@ class TestFallback:
         for report in plan_tiny(fusion="stock"):
             assert f"peak {1 << 40} is above stock's" in report.fallback
 
+    def test_what_fails_last_leaves_the_groups_of_kernels_as_stock_has_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cut: list[object] = []
+
+        def unknown(*_: object) -> Any:
+            raise KeyError("origin")
+
+        monkeypatch.setattr(session, "origins_of", unknown)
+        monkeypatch.setattr(session, "cut_groups", lambda *arguments: cut.append(arguments))
+        assert all("origin" in report.fallback for report in plan_tiny())
+        assert not cut
+
     def test_sizes_that_inductor_does_not_agree_with(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def wrong(*_: object, **__: object) -> Any:
             raise session.ExtractionError("graph: the extracted graph peaks at 1 bytes, Inductor estimates 2")

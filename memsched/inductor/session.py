@@ -170,17 +170,14 @@ class PlanningSession:
         peak = max(found.schedule.peak, peak_bytes(found.graph, found.schedule.order))
         if peak > found.stock_peak:
             raise AssertionError(f"{self.name}: peak {peak} is above stock's {found.stock_peak}")
-        emitted_peak = self._cut_kernel_groups(found.graph, found.schedule, nodes)
-        self._report(found, nodes, emitted_peak)
-        return [nodes[op] for op in found.schedule.order]
-
-    @staticmethod
-    def _cut_kernel_groups(graph: Graph, schedule: Schedule, nodes: Sequence[BaseSchedulerNode]) -> int:
-        """End groups of C++ kernels where they would raise the peak; the peak with those that remain, in bytes."""
         emitted = emissions(nodes)
-        cut = cuts(graph, schedule.order, emitted, schedule.peak)
+        cut = cuts(found.graph, found.schedule.order, emitted, found.schedule.peak)
+        emitted_peak = grouped_peak(found.graph, found.schedule.order, emitted, cut)
+        report = self._report(found, nodes, emitted_peak)
+        # Behind all that may fail: a fallback emits the groups that stock would.
         cut_groups(V.graph.scheduler, [nodes[op].get_name() for op in cut])
-        return grouped_peak(graph, schedule.order, emitted, cut)
+        publish(report)
+        return [nodes[op] for op in found.schedule.order]
 
     def _planned_order(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
         """The fused nodes in the order that the planner has for them, as far as `graph`, which says more, allows it."""
@@ -220,10 +217,10 @@ class PlanningSession:
         finally:
             self.seconds += time.perf_counter() - self._began
 
-    def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode], emitted_peak: int) -> None:
+    def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode], emitted_peak: int) -> GraphReport:
         graph, schedule = found.graph, found.schedule
         planner, refusals = self.planner, self._refusals()
-        report = GraphReport(
+        return GraphReport(
             name=self.name,
             kind=self.kind,
             ops=len(nodes),
@@ -246,7 +243,6 @@ class PlanningSession:
             graph=graph,
             schedule=schedule,
         )
-        publish(report)
 
     def _notes(self) -> Iterator[str]:
         """What the user should know about the fusions beside the figures."""
