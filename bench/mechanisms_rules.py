@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch._inductor.choices import InductorChoices
-from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
@@ -18,7 +17,7 @@ from memsched.inductor.cuda_without_gpu.capture import Way
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.session import PlanningSession, graph_kind
+from memsched.inductor.session import PlanningSession, graph_name
 
 __all__ = ["ways"]
 
@@ -73,7 +72,7 @@ class Before(SchedulerPass):  # type: ignore[misc]
 
     def __call__(self, nodes: list[Any]) -> list[Any]:
         if nodes:
-            name = f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
+            name = graph_name()
             self.graph = extract_graph(nodes, name, "prefusion")
             if self.session:
                 self.session().before_fusion(nodes)

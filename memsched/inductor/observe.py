@@ -11,8 +11,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from torch._inductor.virtualized import V
-
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, add_report
 from memsched.core.result import Schedule, Status
@@ -21,7 +19,7 @@ from memsched.inductor.extract import extract_graph
 from memsched.inductor.kernel_groups import emissions, grouped_peak
 from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.origins import origins_of
-from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
+from memsched.inductor.session import graph_kind, graph_name, num_kernels, stock_reorder
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -36,8 +34,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
         if not nodes:
             return nodes
         started = time.perf_counter()
-        kind = graph_kind()
-        name = f"{kind} {getattr(V.graph, 'graph_id', None) or 0}"
+        name = graph_name()
         model = AllocationModel.of(extract_graph(nodes, name, "postfusion"), nodes)
         index = {node: at for at, node in enumerate(nodes)}
         order = tuple(index[node] for node in stock_reorder(nodes))
@@ -48,7 +45,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
         add_report(
             GraphReport(
                 name=name,
-                kind=kind,
+                kind=graph_kind(),
                 ops=len(nodes),
                 stock_peak=peak,
                 peak=peak,

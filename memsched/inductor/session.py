@@ -44,7 +44,15 @@ from memsched.search.solver import solve
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 
-__all__ = ["ExtractionError", "PlanningSession", "graph_kind", "num_kernels", "session_of", "stock_reorder"]
+__all__ = [
+    "ExtractionError",
+    "PlanningSession",
+    "graph_kind",
+    "graph_name",
+    "num_kernels",
+    "session_of",
+    "stock_reorder",
+]
 
 log = logging.getLogger("memsched")
 
@@ -67,7 +75,7 @@ class PlanningSession:
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
         self.kind = graph_kind()
-        self.name = f"{self.kind} {getattr(V.graph, 'graph_id', None) or 0}"
+        self.name = graph_name()
         self.fallback = ""
         self.seconds = 0.0
         self._began = 0.0
@@ -295,6 +303,11 @@ def graph_kind() -> str:
     if V.graph.is_inference:
         return "inference"
     return "backward" if V.graph.is_backward else "forward"
+
+
+def graph_name() -> str:
+    """The name of the graph that Inductor is compiling, under which everything reports it: its kind and its number."""
+    return f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
 
 
 def num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:

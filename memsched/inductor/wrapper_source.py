@@ -95,9 +95,9 @@ def generate_wrappers(
 
 
 def _wrapper_of(graph: GraphLowering, source: str) -> Wrapper:
-    from memsched.inductor.session import graph_kind
+    from memsched.inductor.session import graph_name
 
-    name = f"{graph_kind()} {getattr(graph, 'graph_id', None) or 0}"
+    name = graph_name()
     donated = {graph.graph_input_names[at] for at in (graph.bw_donated_idxs or () if graph.is_backward else ())}
     groups = _shared_storages(graph.example_inputs or ())
     inputs: list[WrapperInput | int | float] = []

@@ -44,7 +44,7 @@ from memsched.inductor.cuda_without_gpu.worker import report_progress, show_devi
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions, split_options
-from memsched.inductor.session import graph_kind
+from memsched.inductor.session import graph_name
 from memsched.inductor.wrapper_source import Wrapper, capture_wrappers
 
 __all__ = ["Way", "capture_step", "plan_cuda_target", "plan_target", "planned_way", "stock_way"]
@@ -225,7 +225,7 @@ class _Before(SchedulerPass):  # type: ignore[misc]
 
     def __call__(self, nodes: list[Any]) -> list[Any]:
         if nodes:
-            name = f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
+            name = graph_name()
             self.graph = extract_graph(nodes, name, "prefusion")
         return nodes if self.inner is None else self.inner(nodes)
 
