@@ -24,6 +24,7 @@ from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.model_bound import model_bound, relaxed_bound
 from memsched.inductor.ordered import order_under
 from memsched.inductor.storages import Piece
+from memsched.search.heuristics import stock_orders
 
 
 def graph_of(buffers: Sequence[tuple[str, int, int | None, tuple[int, ...], bool]], ops: int) -> Graph:
@@ -199,6 +200,7 @@ def test_the_bound_is_below_every_order_and_the_answer_is_within_it() -> None:
         found = order_under(model, Options(work_limit=200, use_ilp=False))
         assert found.schedule.lower_bound <= best <= found.schedule.peak <= found.stock_peak
         assert found.schedule.peak == peak_bytes(found.graph, found.schedule.order) == model.peak(found.schedule.order)
+        assert found.stock_peak == min(allocator_peak(graph, model, order) for order in stock_orders(graph).values())
         met += found.schedule.peak == best
     assert met >= 57, "the search misses an optimum now and then, not often"
     assert proved, "the relaxed graph proves some optimum that the cuts do not"
