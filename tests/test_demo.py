@@ -99,12 +99,20 @@ def test_the_readme_takes_its_tables_between_markers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert readme.main(["missing"]) == 2
-    (tmp_path / "README.md").write_text("a <!-- begin: demo --> old <!-- end: demo --> b\n")
+    (tmp_path / "README.md").write_text(
+        "a <!-- begin: demo --> old <!-- end: demo --> b\n<!-- begin: benchmark --><!-- end: benchmark -->\n"
+    )
     results = tmp_path / "results"
     results.mkdir()
     (results / "results.md").write_text("| table |\n")
     (results / "results.json").write_text(json.dumps({"environment": {"torch": "2.13", "cores": 2}}))
     readme.ORDERS.parent.mkdir(parents=True)
+    readme.BENCHMARK.mkdir(parents=True)
+    case = {"model": "gpt", "size": "cpu", "policy": "block", "batch": 4, "device": "cpu", "status": "ok", "reason": ""}
+    measured = [
+        case | {"mode": mode, "peak": peak << 20} for mode, peak in (("eager", 4), ("stock", 8), ("memsched", 2))
+    ]
+    (readme.BENCHMARK / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in measured))
     row = {"status": "optimal", "proved": False}
     readme.ORDERS.write_text(json.dumps({"summary": {"graphs": "1"}, "rows": [row]}))
     assert readme.main(["results"]) == 2
@@ -115,6 +123,7 @@ def test_the_readme_takes_its_tables_between_markers(
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("a <!-- begin: demo -->\n| table |")
     assert " old " not in text
+    assert "| gpt | 4.00 | 8.00 | 2.00 | 0.25 | 0.50 |" in text
     assert "only a rerun can confirm | 1 |" in text
 
 
