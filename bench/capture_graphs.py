@@ -22,7 +22,7 @@ from memsched.core.graph import Graph
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.local_buffers import kernel_local, thread_local
-from memsched.inductor.plan_only import StopCompile, run_uncompiled, stopped
+from memsched.inductor.plan_only import run_uncompiled, stop_compile, stopped
 from memsched.inductor.session import graph_kind
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class _CapturePass(SchedulerPass):  # type: ignore[misc]
                 graph = _without(graph, kernel_local(nodes) | thread_local(nodes))
             self.found.append(Captured(kind, graph))
         if self.stop:
-            raise StopCompile
+            stop_compile()
         return nodes if self.then is None else self.then(nodes)
 
     def uuid(self) -> str:

@@ -36,7 +36,7 @@ from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.measure import measure_peak
-from memsched.inductor.plan_only import StopCompile, run_uncompiled, stopped
+from memsched.inductor.plan_only import run_uncompiled, stop_compile, stopped
 from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
 
 __all__ = ["WAYS", "main", "patched"]
@@ -93,7 +93,7 @@ class _Observe(SchedulerPass):  # type: ignore[misc]
                     seconds = time.perf_counter() - started
                 row = {"kind": graph_kind(), "nodes": len(nodes), "kernels": num_kernels(nodes)}
                 self.found[name].append(row | {"peak": peak_bytes(graph, order), "order_seconds": seconds})
-        raise StopCompile
+        stop_compile()
 
     def uuid(self) -> str:
         return "bench patches"

@@ -20,12 +20,14 @@ from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
 from memsched.core.report import counters
+from memsched.inductor.checkpoints import keep_checkpoints
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.options import BackendOptions, split_options
-from memsched.inductor.passes import PostFusionPass, PreFusionPass
+from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
+from memsched.inductor.waiting_products import split_waiting_products
 
-__all__ = ["memsched_backend", "planning_patches"]
+__all__ = ["memsched_backend", "partition_patches", "planning_patches"]
 
 log = logging.getLogger("memsched")
 
@@ -54,19 +56,46 @@ def memsched_backend(
         _warn_once(f"memsched: {reason}: stock Inductor compiles")
     if reason or not own.enabled:
         return compile_fx(gm, example_inputs, config_patches=patches)
-    patches |= planning_patches(own)
+    patches |= planning_patches(own, patches) | partition_patches(own, patches)
     return compile_fx(gm, example_inputs, inner_compile=_with_choices(own), config_patches=patches)
 
 
-def planning_patches(options: BackendOptions) -> dict[str, Any]:
-    """The config patches that switch memsched's passes and choices on."""
-    return {
+def planning_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The config patches that switch memsched's passes and choices on, for what Inductor does with one graph.
+
+    inductor: the patches that hold anyway.
+    """
+    patches = {
         "_pre_fusion_custom_pass": PreFusionPass(options),
         "_post_fusion_custom_pass": PostFusionPass(options),
         "inductor_choices_class": functools.partial(PlannedChoices, options),
         # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
         "reorder_for_peak_memory": False,
     }
+    if options.fusion != "stock":
+        split = RewritePass("splitting products", split_waiting_products, options)
+        patches |= _with_pass("post_grad_custom_post_pass", split, inductor)
+    return patches
+
+
+def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The config patches for what comes before: the cut of a step into its forward and its backward graph.
+
+    inductor: the patches that hold anyway.
+    """
+    if not options.keep_checkpoints:
+        return {}
+    keep = RewritePass("keeping checkpoints", keep_checkpoints, options)
+    return _with_pass("joint_custom_post_pass", keep, inductor)
+
+
+def _with_pass(name: str, added: RewritePass, inductor: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A pass of the user's in the same place stays, and runs first."""
+    present = (inductor or {}).get(name, getattr(torch._inductor.config, name))
+    if present is None:
+        return {name: added}
+    passes = present if isinstance(present, (list, tuple)) else [present]
+    return {name: [*passes, added]}
 
 
 def _with_choices(options: BackendOptions) -> Callable[..., Any]:

@@ -34,6 +34,8 @@ class BackendOptions:
         its fusions will make of that is not known until they are made.  Never less than the planned peak.
     max_extra_kernels: refusals that may cost this many kernels in a graph; beyond, the budget gives way, the cheapest
         refusal first.  None: as many as the budget takes.
+    keep_checkpoints: save the tensors between activation checkpoints, as eager does, where stock's partitioner would
+        recompute all blocks at once (`memsched/inductor/checkpoints.py`).
     strict: raise where memsched would otherwise fall back to stock.
     seed: of local search.
     """
@@ -44,6 +46,7 @@ class BackendOptions:
     fusion_slack: float = 0.0
     peak_budget: str | int = ""
     max_extra_kernels: int | None = None
+    keep_checkpoints: bool = True
     strict: bool = False
     seed: int = 0
 
@@ -54,7 +57,7 @@ class BackendOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise ValueError(f"memsched: option {name} is {value!r}, not a number of 0 or more")
-        for name in ("enabled", "strict"):
+        for name in ("enabled", "keep_checkpoints", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"memsched: option {name} is {getattr(self, name)!r}, not True or False")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):

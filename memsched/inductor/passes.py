@@ -1,6 +1,6 @@
-"""The two scheduler passes through which memsched speaks to Inductor.
+"""The passes through which memsched speaks to Inductor: over the scheduler's nodes, and over traced graphs.
 
-Both carry the same `uuid`: a hash of memsched's sources, the options, and the versions of torch and of the solvers.
+All carry the same `uuid`: a hash of memsched's sources, the options, and the versions of torch and of the solvers.
 Inductor puts it into the key of its FX-graph cache, so a graph that was planned once is loaded with its order, and a
 change of anything that could change a plan misses.
 """
@@ -10,11 +10,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import fx
+from torch._dynamo.utils import counters as torch_counters
+from torch._inductor.custom_graph_pass import CustomGraphPass
 
+from memsched.core.report import counters
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.session import PlanningSession, session_of
@@ -22,7 +28,9 @@ from memsched.inductor.session import PlanningSession, session_of
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["PostFusionPass", "PreFusionPass", "plan_key"]
+__all__ = ["PostFusionPass", "PreFusionPass", "RewritePass", "plan_key"]
+
+log = logging.getLogger("memsched")
 
 _SOLVERS = ("ortools", "pulp", "highspy", "numpy")
 
@@ -52,6 +60,34 @@ class PostFusionPass(SchedulerPass):  # type: ignore[misc]
 
     def uuid(self) -> str:
         return plan_key(self.options)
+
+
+class RewritePass(CustomGraphPass):  # type: ignore[misc]
+    """A change of the traced graph; a failure leaves what is left to change to stock, and is told once.
+
+    doing: what the pass does, for the warning and the counter.
+    rewrite: changes a graph, and returns the nodes that it changed.
+    changed: how many nodes it has changed so far.
+    """
+
+    def __init__(self, doing: str, rewrite: Callable[[fx.Graph], list[fx.Node]], options: BackendOptions) -> None:
+        self.doing = doing
+        self.rewrite = rewrite
+        self.options = options
+        self.changed = 0
+
+    def __call__(self, graph: fx.Graph) -> None:
+        try:
+            self.changed += len(self.rewrite(graph))
+        except Exception as error:
+            if self.options.strict:
+                raise
+            counters[self.doing] = counters.get(self.doing, 0) + 1
+            torch_counters["memsched"][self.doing] += 1
+            log.warning("memsched: %s is left to stock Inductor (%s: %s)", self.doing, type(error).__name__, error)
+
+    def uuid(self) -> str:
+        return f"{self.doing} {plan_key(self.options)}"
 
 
 def plan_key(options: BackendOptions) -> str:

@@ -40,6 +40,7 @@ from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 from torch.optim import Optimizer
 
 from memsched.core.report import counters
+from memsched.inductor.backend import partition_patches
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.train_step_capture import capture
 from memsched.inductor.train_step_clipping import random_state_kept
@@ -208,6 +209,8 @@ class TrainStep:
         check_model(self.model)
         check_optimizer(self.model, self.optimizer)
         patches = dict(self.options.inductor or {})
+        if self.options.backend.enabled:
+            patches |= partition_patches(self.options.backend, patches)
         self._programs += 1
         return Program(self, capture(gm, example_inputs, patches), example_inputs)
 

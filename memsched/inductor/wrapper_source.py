@@ -24,7 +24,7 @@ from torch._inductor.virtualized import V
 from memsched.inductor.backend import planning_patches
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.plan_only import StopCompile, run_uncompiled, stopped
+from memsched.inductor.plan_only import run_uncompiled, stop_compile, stopped
 from memsched.inductor.replay import CUDA_ALIGNMENT, Replay, WrapperInput, replay_wrapper
 
 __all__ = ["Wrapper", "capture_wrappers", "generate_wrappers"]
@@ -55,14 +55,14 @@ def capture_wrappers(then: Callable[[Any], Any] | None = None) -> Iterator[list[
     """Within the context every graph that Inductor generates code for is added to the list, and nothing is compiled.
 
     then: called with the `GraphLowering`; its result takes the place of the compiled module.  Without it the compile
-        is stopped by `StopCompile`.
+        is stopped by `stop_compile`.
     """
     captured: list[Wrapper] = []
 
     def capture(graph: GraphLowering, code: Any) -> Any:
         captured.append(_wrapper_of(graph, code.value))
         if then is None:
-            raise StopCompile
+            stop_compile()
         return then(graph)
 
     with mock.patch.object(GraphLowering, "_compile_to_module_lines", capture):
@@ -90,7 +90,7 @@ def generate_wrappers(
             compile_fx_inner(gm, example_inputs, **kind)
 
     with capture_wrappers() as captured:
-        run_uncompiled(model, batch, compile_graph)
+        run_uncompiled(model, batch, compile_graph, options)
     return captured
 
 

@@ -1,8 +1,8 @@
 """Planning a step in the worker: Inductor's own pipeline up to the source of each wrapper, which is kept.
 
-`compile_fx` runs as in any compile: tracing, autograd, the partition, once.  Each graph that it hands on is then
-lowered, fused, ordered and written as a wrapper, once for every `Way` that was asked for; after that the traced graph
-runs in its place on fake tensors.
+`compile_fx` runs as in any compile: tracing, autograd, the cut into forward and backward.  Each graph that it hands on
+is then lowered, fused, ordered and written as a wrapper, once for every `Way` that was asked for; after that the traced
+graph runs in its place on fake tensors.
 
     step = build_step("train:step", {}, "cuda")
     stock, planned = capture_step(step, [stock_way(), planned_way(BackendOptions())])     # lists of PlannedGraph
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import re
 import time
@@ -35,6 +36,7 @@ from memsched.core.graph import Graph
 from memsched.core.report import GraphReport, reports
 from memsched.core.sizes import InputError
 from memsched.inductor.backend import planning_patches
+from memsched.inductor.checkpoints import keep_checkpoints
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
@@ -44,6 +46,7 @@ from memsched.inductor.cuda_without_gpu.worker import report_progress, show_devi
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions, split_options
+from memsched.inductor.passes import RewritePass
 from memsched.inductor.session import graph_name
 from memsched.inductor.wrapper_source import Wrapper, capture_wrappers
 
@@ -54,11 +57,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Way:
-    """How the graphs of a step are to be compiled: config patches of Inductor, and its choices, if not its own."""
+    """How the graphs of a step are to be compiled.
+
+    patches: of Inductor's configuration, for a graph; choices: Inductor's, if not its own.
+    keeps: the options under which checkpoints are kept, where the step is cut into graphs; None for stock's cut.
+    """
 
     name: str
     patches: Mapping[str, Any] = field(default_factory=dict)
     choices: Callable[[], Any] | None = None
+    keeps: BackendOptions | None = None
 
 
 def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
@@ -68,7 +76,8 @@ def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
 
 def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> Way:
     """memsched, as its backend would compile; inductor: further config patches."""
-    return Way("memsched", {**(inductor or {}), **planning_patches(options)}, lambda: PlannedChoices(options))
+    patches = {**(inductor or {}), **planning_patches(options)}
+    return Way("memsched", patches, lambda: PlannedChoices(options), options if options.keep_checkpoints else None)
 
 
 def plan_target(
@@ -159,13 +168,37 @@ class _Capture:
         self.graphs: list[list[PlannedGraph]] = [[] for _ in ways]
 
     def backend(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        """`compile_fx` with the compiler of one graph replaced by one that plans it."""
-        return compile_fx(gm, example_inputs, inner_compile=self._plan)
+        """`compile_fx` with the compiler of one graph replaced by one that plans it.
 
-    def _plan(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> Callable[..., Any]:
-        """Plan one graph in every way; returns the traced graph, to run in its place."""
+        A second time for stock, where keeping checkpoints made the graphs other ones.
+        """
+        keeps = next((way.keeps for way in self.ways if way.keeps), None)
+        if keeps is None:
+            return self._compile(gm, example_inputs)
+        marking = RewritePass("keeping checkpoints", keep_checkpoints, keeps)
+        compiled = self._compile(gm, example_inputs, marking)
+        if marking.changed and not all(way.keeps for way in self.ways):
+            compiled = self._compile(gm, example_inputs)
+        return compiled
+
+    def _compile(
+        self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], marking: RewritePass | None = None
+    ) -> Any:
+        # compile_fx changes the graph that it is given.
+        own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+        patches = {"joint_custom_post_pass": marking} if marking else {}
+        plan = functools.partial(self._plan, marking)
+        return compile_fx(own, example_inputs, inner_compile=plan, config_patches=patches)
+
+    def _plan(
+        self, marking: RewritePass | None, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any
+    ) -> Callable[..., Any]:
+        """Plan one graph in every way that has this cut; returns the traced graph, to run in its place."""
         kind = "backward" if how.get("is_backward") else "forward"
+        same = marking is not None and not marking.changed
         for way, graphs in zip(self.ways, self.graphs, strict=True):
+            if not same and (way.keeps is None) != (marking is None):
+                continue
             self.progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
             # Inductor changes the graph that it is given.  Tensors are shared.
             own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
