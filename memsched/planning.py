@@ -67,9 +67,15 @@ class Prediction:
         held = self.parameters + self.buffers + self.batch + (self.optimizer_state or 0)
         return held + self.gradients + self.saved + self.transients + self.workspace
 
+    @property
+    def model_error(self) -> float:
+        """How far the model that the planner searched under is from the bytes of the wrapper that came out; a share."""
+        return self.modelled / self.replayed - 1 if self.replayed else 0.0
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the peak."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"peak": self.peak}
+        """Plain values, with the peak and the model's error."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return values | {"peak": self.peak, "model_error": self.model_error}
 
 
 def predict(plan: StepPlan) -> Prediction:

@@ -111,6 +111,15 @@ def test_a_risen_peak_fails_and_names_the_tensors(project: Path, capsys: pytest.
     assert main(["check", "wide:step", *gate]) == EXIT_DONE
 
 
+def test_the_graphs_of_a_broken_model_are_taken_one_by_one_when_asked(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "narrow:broken", "--allow-graph-breaks", "--quick"]) == EXIT_DONE
+    out = capsys.readouterr().out
+    for graph in ("forward 0", "forward 1", "backward 0", "backward 1"):
+        assert f"\n{graph}: " in f"\n{out}"
+
+
 def peaks(peak: int, *tensors: PeakTensor, name: str = "backward 0") -> Peaks:
     return Peaks((GraphPeak(name, 3, peak, peak, 3, tensors),), "2.13.0", "cpu")
 
@@ -185,8 +194,8 @@ def test_diff_reads_plans_with_their_graph(tmp_path: Path, capsys: pytest.Captur
         (["explain", "narrow:no_batch"], "not (model, batch)"),
         (["explain", "narrow:no_loss"], "returns no loss"),
         (["explain", "narrow:does_not_compile"], "the model does not compile: "),
-        (["explain", "narrow:broken", "--fullgraph"], "breaks into 2 graphs"),
-        (["check", "narrow:broken", "--baseline", "peaks.json", "--update", "--fullgraph"], "breaks into 2 graphs"),
+        (["explain", "narrow:broken"], "breaks into 2 graphs"),
+        (["check", "narrow:broken", "--baseline", "peaks.json", "--update"], "breaks into 2 graphs"),
         (["explain", "gone.json"], "gone.json: No such file"),
         (["explain", "bad.json"], "bad.json: not JSON"),
         (["explain", "narrow:step", "-o", "page.png"], "page.png: the name must end in .html"),

@@ -152,6 +152,7 @@ def _print(
             rows.append([part.replace("_", " "), *map(format_bytes, values)])
     rows.append(["predicted peak", *(format_bytes(prediction.peak) for prediction in predictions)])
     rows.append(["peaks in", *(prediction.graph for prediction in predictions)])
+    rows.append(["model's error", *(f"{prediction.model_error:+.2%}" for prediction in predictions)])
     rows.append(["kernels", *(str(prediction.kernels) for prediction in predictions)])
     if memory is not None and room is not None:
         rows.append([f"into {format_bytes(memory)}", *(_verdict(prediction, room) for prediction in predictions)])

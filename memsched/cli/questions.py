@@ -67,7 +67,7 @@ def _explain_target(arguments: argparse.Namespace) -> Explanation:
         device=arguments.device,
         experiments=not arguments.quick,
         measure=arguments.measure,
-        fullgraph=arguments.fullgraph,
+        fullgraph=not arguments.allow_graph_breaks,
     )
 
 
@@ -84,7 +84,9 @@ def _write_plans(folder: str, found: Explanation) -> None:
 def _declare_target(parser: argparse.ArgumentParser, or_else: str = "") -> None:
     parser.add_argument("target", metavar="MODULE:FUNCTION", help=f"a function that returns (model, batch){or_else}")
     parser.add_argument("--inference", action="store_true", help="plan no backward")
-    parser.add_argument("--fullgraph", action="store_true", help="refuse a model that breaks into several graphs")
+    parser.add_argument(
+        "--allow-graph-breaks", action="store_true", help="take a model that breaks into several graphs, one by one"
+    )
     parser.add_argument("--device", default="cpu", help="where the model and its batch are (default: cpu)")
 
 
@@ -111,7 +113,7 @@ def _run_check(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         experiments=False,
         stock=False,
-        fullgraph=arguments.fullgraph,
+        fullgraph=not arguments.allow_graph_breaks,
     )
     after = peaks_of(explanation, _torch_version())
     changes = compare(before, after)

@@ -124,7 +124,8 @@ def _check_reports(reports: Sequence[GraphReport], train: bool, fullgraph: bool)
         )
     parts = sum(report.kind != "backward" for report in reports)
     if fullgraph and parts > 1:
-        raise InputError(f"the model breaks into {parts} graphs (torch._dynamo.explain tells where)")
+        allow = "torch._dynamo.explain tells where; --allow-graph-breaks, or fullgraph=False, takes them one by one"
+        raise InputError(f"the model breaks into {parts} graphs ({allow})")
 
 
 @contextlib.contextmanager
