@@ -138,7 +138,7 @@ def _measured() -> str:
 
 
 def _modelled() -> str:
-    ways = ("1", "2", "1+2", "1+2+4")
+    ways = ("1", "2", "1+2", "1+2+4", "1+2+5")
     rows = []
     for model, row in read_rows("lowered").items():
         if model.startswith("zoo:"):

@@ -4,8 +4,8 @@
     python -m memsched.patching.overlay -- bench.patches_child step NAME...          measured: bytes, seconds, gradients
 
 Each patch can be switched off where it acts (a config flag, the list of candidate orders), and switched off it is
-stock; so one trace gives every combination, and step times can be taken in alternation.  A line of JSON for each model;
-names are those of the registry, with a size or without (`gpt:small`), and of the zoo (`zoo:lstm`).
+stock; so one process gives every combination, and step times can be taken in alternation.  A line of JSON for each
+model; names are those of the registry, with a size or without (`gpt:small`), and of the zoo (`zoo:lstm`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch_config
 from torch._inductor import config, memory
 from torch._inductor.compile_fx import compile_fx_inner
 from torch._inductor.virtualized import V
@@ -41,7 +42,7 @@ from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
 
 __all__ = ["WAYS", "main", "patched"]
 
-WAITING, PLACE, CHAIN, CUTS = 1, 2, 3, 4
+WAITING, PLACE, CHAIN, CUTS, ENTRIES = 1, 2, 3, 4, 5
 """The patches by their numbers."""
 
 WAYS: dict[str, tuple[int, ...]] = {
@@ -50,10 +51,11 @@ WAYS: dict[str, tuple[int, ...]] = {
     "2": (PLACE,),
     "1+2": (WAITING, PLACE),
     "1+2+4": (WAITING, PLACE, CUTS),
+    "1+2+5": (WAITING, PLACE, ENTRIES),
 }
 """The combinations that are reported.  Patch 3 changes no order, only how deep a graph may be."""
 
-MEASURED = ("stock", "1+2", "1+2+4")
+MEASURED = ("stock", "1+2", "1+2+4", "1+2+5")
 """Those that are compiled and run; eager is beside them."""
 
 MAX_CUTS = 32
@@ -71,7 +73,8 @@ def patched(patches: Sequence[int]) -> Iterator[None]:
         reorder_for_peak_memory_max_cuts=MAX_CUTS if CUTS in patches else 0,
         force_disable_caches=True,
     )
-    with settings, mock.patch.object(memory.reorder_for_peak_memory, "__defaults__", (methods,)):
+    cut = functorch_config.patch(save_checkpoint_entries=ENTRIES in patches)
+    with cut, settings, mock.patch.object(memory.reorder_for_peak_memory, "__defaults__", (methods,)):
         yield
 
 
@@ -118,28 +121,33 @@ def lower(name: str) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     seconds = dict.fromkeys((False, True), 0.0)
 
-    def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kind: bool) -> None:
+    def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> None:
         for waits in (False, True):
-            alike = {way: patches for way, patches in WAYS.items() if (WAITING in patches) == waits}
+            alike = {way: patches for way, patches in ways.items() if (WAITING in patches) == waits}
+            if not alike:
+                continue
             settings = config.patch(_post_fusion_custom_pass=_Observe(alike, found), fx_graph_cache=False)
             own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
             started = time.perf_counter()
             with patched((WAITING,) if waits else ()), settings, stopped():
-                compile_fx_inner(own, example_inputs, **kind)
+                compile_fx_inner(own, example_inputs, **how)
             seconds[waits] += time.perf_counter() - started
 
     model, batch = _example(name)
-    run_uncompiled(model, batch, compile_graph)
-    ways = {}
+    for entries in (False, True):
+        ways = {way: patches for way, patches in WAYS.items() if (ENTRIES in patches) == entries}
+        with functorch_config.patch(save_checkpoint_entries=entries):
+            run_uncompiled(model, batch, compile_graph)
+    rows = {}
     for way, graphs in found.items():
-        ways[way] = {
+        rows[way] = {
             "peak": max((graph["peak"] for graph in graphs), default=0),
             "kernels": sum(graph["kernels"] for graph in graphs),
             "lower_seconds": seconds[WAITING in WAYS[way]],
             "order_seconds": sum(graph["order_seconds"] for graph in graphs),
             "graphs": [{key: graph[key] for key in ("kind", "nodes", "kernels", "peak")} for graph in graphs],
         }
-    return {"model": name, "kind": "lowered", "ways": ways}
+    return {"model": name, "kind": "lowered", "ways": rows}
 
 
 def step(name: str, repetitions: int = 9) -> dict[str, Any]:
