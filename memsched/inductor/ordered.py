@@ -66,7 +66,7 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
         order = _search_as_shared(model, options, order)
         order = _search_with_more_reuse(model, options, order, bound)
     if model.peak(order) > bound:
-        relaxed, statement = relaxed_bound(model, _part_of(options))
+        relaxed, statement = relaxed_bound(model, _part_of(options, 2))
         if relaxed > bound:
             bound, certificate = relaxed, statement
     graph = model.graph_for(order)
@@ -123,10 +123,10 @@ def _positions(model: AllocationModel, order: Sequence[int]) -> list[int]:
     return position
 
 
-def _part_of(options: Options) -> Options:
-    """A share of the limits, for each of the searches that only improve."""
-    work = None if options.work_limit is None else options.work_limit // _TRIES
-    return replace(options, work_limit=work, time_limit_s=options.time_limit_s / _TRIES)
+def _part_of(options: Options, parts: int = _TRIES) -> Options:
+    """A share of the limits, for a search that only improves."""
+    work = None if options.work_limit is None else options.work_limit // parts
+    return replace(options, work_limit=work, time_limit_s=options.time_limit_s / parts)
 
 
 def _followable(graph: Graph, bound: int, certificate: Certificate | None) -> Certificate | None:
