@@ -99,9 +99,10 @@ class _Run:
         started = time.perf_counter()
         step()
         seconds = time.perf_counter() - started
-        row: Row = {"measured": True, "difference": self.check(model, workload)}
+        row: Row = {"measured": True}
         if mode != "eager":
             row |= {"compile_seconds": seconds} | describe_graphs(mode, reports()[already:])
+        row |= {"difference": self.check(mode, model, workload)}
         self.tell({"doing": f"measuring {mode}", "mode": mode})
         step()
         clear_gradients(model)
@@ -109,10 +110,13 @@ class _Run:
         self.steps[mode] = step
         return row
 
-    def check(self, model: nn.Module, workload: Workload) -> float:
+    def check(self, mode: str, model: nn.Module, workload: Workload) -> float:
         """The largest difference of a gradient from eager's, relative as in `compare_gradients`.
 
         Above 1e-3 it must be rounding: against gradients in double precision no more than three times eager's error.
+        Or it comes from a ReLU whose input is so near to zero that rounding decides its side, of which a large
+        convolutional net has some: then it is a tenth at most, and the same model compiled in double precision agrees
+        with eager's.
 
         Raises:
             AssertionError: it is more.
@@ -120,11 +124,17 @@ class _Run:
         difference = compare_gradients(model, self.reference, math.inf)
         if difference > 1e-3:
             exact = copy.deepcopy(workload.model).double()
+            again = copy.deepcopy(exact)
+            batch = [x.double() if x.is_floating_point() else x for x in workload.batch]
             clear_gradients(exact)
-            exact(*(x.double() if x.is_floating_point() else x for x in workload.batch)).backward()
+            exact(*batch).backward()
             own, eager = (compare_gradients(each, exact, math.inf) for each in (model, self.reference))
-            if not own <= 3 * eager:
+            if not own <= 0.1:
                 raise AssertionError(f"gradients are {own:.1e} from those in double precision, eager's {eager:.1e}")
+            if own > 3 * eager:
+                self.tell({"doing": f"compiling {mode} in double precision", "mode": mode})
+                compiled(again, mode)(*batch).backward()  # type: ignore[no-untyped-call]
+                compare_gradients(again, exact, 1e-9)
         return difference
 
 

@@ -197,15 +197,15 @@ class TestGradientsAreChecked:
     """A model whose gradient is small against its terms: float32 is far from exact, and a real error farther."""
 
     @staticmethod
-    def run_with(gradient: float) -> float:
+    def run_with(gradient: float, mode: str = "eager", eager: float = 1.01) -> float:
         torch.manual_seed(0)
         layer = nn.Linear(1, 1, bias=False)
         workload = Workload("tiny", Sum(layer), (torch.tensor([[1e4], [-1e4], [1.0]]),))
         run_case = _Run({"case": vars_of(CASE), "modes": [], "repetitions": 0, "lower_only": False}, Path("unused"))
         run_case.reference = Sum(nn.Linear(1, 1, bias=False))
-        run_case.reference.layer.weight.grad = torch.tensor([[1.01]])
         layer.weight.grad = torch.tensor([[gradient]])
-        return run_case.check(workload.model, workload)
+        run_case.reference.layer.weight.grad = torch.tensor([[eager]])
+        return run_case.check(mode, workload.model, workload)
 
     def test_rounding_like_eagers_passes(self) -> None:
         assert self.run_with(0.99) > 1e-3
@@ -213,6 +213,15 @@ class TestGradientsAreChecked:
     def test_more_than_rounding_is_wrong(self) -> None:
         with pytest.raises(AssertionError, match="from those in double precision"):
             self.run_with(1.2)
+
+    def test_a_flipped_relu_passes_where_double_precision_agrees(self) -> None:
+        """Eager happens to be exact here, so three times its error allows nothing."""
+        assert self.run_with(0.98, eager=1.0) > 1e-3
+
+    def test_what_differs_in_double_precision_too_is_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bench.run_child.compiled", lambda model, mode: lambda x: 2 * model(x))
+        with pytest.raises(AssertionError, match="differ by"):
+            self.run_with(0.98, eager=1.0)
 
 
 class Sum(nn.Module):
