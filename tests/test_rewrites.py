@@ -17,6 +17,7 @@ from memsched.core.report import counters
 from memsched.inductor import backend
 from memsched.inductor.backend import partition_patches, planning_patches
 from memsched.inductor.checkpoints import keep_checkpoints
+from memsched.inductor.cuda_without_gpu.capture import planned_way
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import RewritePass
 from memsched.inductor.plan_only import plan_only
@@ -150,7 +151,7 @@ def test_what_is_made_from_inputs_alone_is_left_to_the_cut() -> None:
 
 def sum_of_products(
     *, late: bool = True, pointwise: bool = False, more_readers: bool = False, rows: int = 512
-) -> tuple[fx.Graph, fx.Node]:
+) -> fx.Graph:
     """logits [rows, 64] ─> addmm(x, logits^T, hidden) ─> output, where x [64, 8] is made late or early."""
     graph = fx.Graph()
     source, hidden = graph.placeholder("source"), graph.placeholder("hidden")
@@ -175,11 +176,11 @@ def sum_of_products(
     shapes = [(source, rows, 64), (hidden, rows, 8), (tables, 64, 8), (logits, rows, 64), (turned, 64, rows)]
     for node, *shape in [*shapes, (used, rows, 8), (total, 64, 8), *[(node, rows, 64) for node in last]]:
         node.meta["val"] = torch.empty(*shape)
-    return graph, total
+    return graph
 
 
 def test_a_product_that_waits_is_split() -> None:
-    graph, _ = sum_of_products()
+    graph = sum_of_products()
     (total,) = split_waiting_products(graph)
     graph.lint()
     assert total.target is aten.add.Tensor
@@ -193,8 +194,7 @@ def test_a_product_that_waits_is_split() -> None:
 )
 def test_a_product_is_left_alone(case: dict[str, Any]) -> None:
     """Each condition of the rule, by a graph that breaks it and no other."""
-    graph, _ = sum_of_products(**case)
-    assert split_waiting_products(graph) == []
+    assert split_waiting_products(sum_of_products(**case)) == []
 
 
 def test_a_failure_leaves_the_graph_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -217,6 +217,7 @@ def test_a_pass_of_the_user_stays_and_runs_first() -> None:
     assert partition_patches(BackendOptions(keep_checkpoints=False), {name: own}) == {}
     name = "post_grad_custom_post_pass"
     assert planning_patches(BackendOptions(), {name: own})[name][0] is own
+    assert planned_way(BackendOptions(), {name: own}).patches[name][0] is own
     assert name not in planning_patches(BackendOptions(fusion="stock"))
     with torch._inductor.config.patch({name: own}):
         assert backend.planning_patches(BackendOptions())[name][0] is own

@@ -63,7 +63,7 @@ def memsched_backend(
 def planning_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The config patches that switch memsched's passes and choices on, for what Inductor does with one graph.
 
-    inductor: the patches that hold anyway.
+    inductor: the patches that hold anyway; a pass of theirs over the traced graph stays.
     """
     patches = {
         "_pre_fusion_custom_pass": PreFusionPass(options),

@@ -1,6 +1,6 @@
 """The passes through which memsched speaks to Inductor: over the scheduler's nodes, and over traced graphs.
 
-All carry the same `uuid`: a hash of memsched's sources, the options, and the versions of torch and of the solvers.
+All carry one hash in their `uuid`: of memsched's sources, the options, and the versions of torch and of the solvers.
 Inductor puts it into the key of its FX-graph cache, so a graph that was planned once is loaded with its order, and a
 change of anything that could change a plan misses.
 """

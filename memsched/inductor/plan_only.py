@@ -99,7 +99,6 @@ def run_uncompiled(
     compile_graph(gm, example_inputs, **how): in place of `compile_fx_inner`; may change the graph, which is a copy.
     options: whether checkpoints are kept; None for stock's cut into forward and backward.
     """
-
     numbers: dict[int, int] = {}
 
     def compiler(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> Any:

@@ -76,7 +76,7 @@ def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
 
 def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> Way:
     """memsched, as its backend would compile; inductor: further config patches."""
-    patches = {**(inductor or {}), **planning_patches(options)}
+    patches = {**(inductor or {}), **planning_patches(options, inductor)}
     return Way("memsched", patches, lambda: PlannedChoices(options), options if options.keep_checkpoints else None)
 
 
