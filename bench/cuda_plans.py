@@ -2,7 +2,7 @@
 
     python -m bench.cuda_plans                        all models, 2 layers each: a minute or two for each; resumable
     python -m bench.cuda_plans --models contrastive --layers 0      as deep as the registry has it
-    python -m bench.cuda_plans --without-reuse        also with `allow_buffer_reuse=False`
+    python -m bench.cuda_plans --with-reuse           also with Inductor's `allow_buffer_reuse`, off in memsched
     python -m bench.cuda_plans --table                only the table, from the rows that are there
 
 Every figure is of the wrapper that Inductor generated for CUDA, replayed with fake tensors in blocks of 512 bytes
@@ -12,7 +12,7 @@ Rows go to bench/results/cuda_plans.json, one for each model and depth; the tabl
     of stock    memsched's peak over stock's; 1 is stock, less is less memory
     layers      at most, where the model has layers; "all": as the registry has it
     bound       what no order of memsched's kernels undercuts, in the graph that peaks highest, over its modelled peak
-    reuse off   memsched with `allow_buffer_reuse=False`, over stock's peak; where it was asked for
+    with reuse  memsched with Inductor's `allow_buffer_reuse`, over stock's peak; where it was asked for
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WEIGHT_SHARING = ("contrastive", "siamese", "preference", "looped", "traversal")
 
 SHARED_LIMIT = 0.45
 
-_WITHOUT_REUSE = "memsched without reuse"
+_WITH_REUSE = "memsched with reuse"
 _RESULTS = Path(__file__).parent / "results"
 _GIB = 2**30
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing:
             set_up(console.print)
         for name, layers in missing:
-            ways = ("stock", "memsched", *((_WITHOUT_REUSE,) if options.without_reuse else ()))
+            ways = ("stock", "memsched", *((_WITH_REUSE,) if options.with_reuse else ()))
             rows[name, layers] = _row(name, layers, ways, console)
             _write(file, rows)
     except CudaUnavailable as error:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--models", nargs="+", default=checkpointed, metavar="NAME", help="default: all of the suite ac"
     )
     parser.add_argument("--layers", type=int, default=2, help="layers at most; 0: as the registry has it (default: 2)")
-    parser.add_argument("--without-reuse", action="store_true", help="also plan without Inductor's reuse of buffers")
+    parser.add_argument("--with-reuse", action="store_true", help="also plan with Inductor's reuse of buffers")
     parser.add_argument("--again", action="store_true", help="plan again what is there already")
     parser.add_argument("--table", action="store_true", help="plan nothing, write and print the table")
     parser.add_argument("--output", default=str(_RESULTS), help="folder of the rows and the table")
@@ -149,7 +149,7 @@ def _write(file: Path, rows: dict[tuple[str, int], dict[str, Any]]) -> None:
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table, and a line of what was asked."""
     lines = [
-        "| model | layers | stock GiB | memsched GiB | of stock | kernels | bound | status | reuse off | commit |",
+        "| model | layers | stock GiB | memsched GiB | of stock | kernels | bound | status | with reuse | commit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -162,7 +162,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    stock, planned, no_reuse = (row["ways"].get(way) for way in ("stock", "memsched", _WITHOUT_REUSE))
+    stock, planned, reusing = (row["ways"].get(way) for way in ("stock", "memsched", _WITH_REUSE))
     highest = max(planned["graphs"], key=lambda graph: graph["peak"])
     kernels = [sum(graph["kernels"] for graph in way["graphs"]) for way in (planned, stock)]
     return (
@@ -172,7 +172,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{kernels[0] / kernels[1]:.2f}",
         f"{highest['lower_bound'] / highest['peak']:.3f}",
         highest["status"],
-        f"{no_reuse['peak'] / stock['peak']:.3f}" if no_reuse else "",
+        f"{reusing['peak'] / stock['peak']:.3f}" if reusing else "",
         row["commit"],
     )
 

@@ -221,3 +221,10 @@ def test_a_pass_of_the_user_stays_and_runs_first() -> None:
     assert name not in planning_patches(BackendOptions(fusion="stock"))
     with torch._inductor.config.patch({name: own}):
         assert backend.planning_patches(BackendOptions())[name][0] is own
+
+
+def test_reuse_of_buffers_is_off_unless_the_user_asks_for_it() -> None:
+    """Inductor would keep a dead buffer for a later one of its size, above the peak that was planned."""
+    assert planning_patches(BackendOptions())["allow_buffer_reuse"] is False
+    assert "allow_buffer_reuse" not in planning_patches(BackendOptions(), {"allow_buffer_reuse": True})
+    assert planned_way(BackendOptions(), {"allow_buffer_reuse": True}).patches["allow_buffer_reuse"] is True

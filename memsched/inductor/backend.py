@@ -63,7 +63,8 @@ def memsched_backend(
 def planning_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The config patches that switch memsched's passes and choices on, for what Inductor does with one graph.
 
-    inductor: the patches that hold anyway; a pass of theirs over the traced graph stays.
+    inductor: the patches that hold anyway; a pass of theirs over the traced graph stays, and so does what they say of
+        `allow_buffer_reuse`, which is off otherwise (docs/memory-model.md has the figures).
     """
     patches = {
         "_pre_fusion_custom_pass": PreFusionPass(options),
@@ -72,6 +73,10 @@ def planning_patches(options: BackendOptions, inductor: Mapping[str, Any] | None
         # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
         "reorder_for_peak_memory": False,
     }
+    if "allow_buffer_reuse" not in (inductor or {}):
+        # A dead buffer kept for a later one is one more that is alive: it takes back what the order gained, since
+        # Inductor weighs it against an estimate of its own that is too high.
+        patches["allow_buffer_reuse"] = False
     if options.fusion != "stock":
         split = RewritePass("splitting products", split_waiting_products, options)
         patches |= _with_pass("post_grad_custom_post_pass", split, inductor)

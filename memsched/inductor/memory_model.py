@@ -8,6 +8,7 @@ which names share one may depend on the order:
     buf6 = view(buf5)                an alias: one storage
     buf7 = tmp(...)                  read in the kernel that writes it only: no storage
     s = sort(x); v = s[0]; i = s[1]  while the tuple s lives, v and i both do
+    convolution(buf7, w)             CPU: while it runs, a copy of w besides  (memsched.inductor.workspaces)
     permute_3                        saved for backward, but a view of a parameter: nothing that this graph frees
     view_4, view_5                   saved for backward, and views of one tensor: one storage
     buf8                             CUDA: rounded up to blocks of 512 bytes
@@ -36,6 +37,7 @@ from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.inductor.inplace import Reuse, reuses_of
 from memsched.inductor.storages import Piece, concatenated, pieces_of, views
+from memsched.inductor.workspaces import with_workspaces
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -57,7 +59,7 @@ class ReuseChoice:
 class AllocationModel:
     """The storages of a graph, for any order.
 
-    estimate: Inductor's own account of the same ops (`extract_graph`): it has the precedences.
+    estimate: Inductor's own account of the same ops (`extract_graph`), with workspaces: it has the precedences.
     pieces, views, whole_of_part: as in `memsched.inductor.storages`; reuses: as in `memsched.inductor.inplace`.
     """
 
@@ -81,6 +83,7 @@ class AllocationModel:
     def of(cls, estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:
         """The model of the scheduler's `nodes`, op i being nodes[i]; to be made while `V.graph` is theirs."""
         pieces = pieces_of(estimate, nodes)
+        estimate = with_workspaces(estimate, nodes)
         return cls(estimate, pieces, views(nodes, pieces), concatenated(nodes, pieces), reuses_of(nodes))
 
     @property

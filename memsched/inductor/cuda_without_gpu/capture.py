@@ -92,7 +92,7 @@ def plan_target(
 ) -> list[StepPlan]:
     """The plans of the step that `module:function` builds, without running it; on fake tensors of `device`.
 
-    ways: of "stock", "memsched", and "memsched without reuse", with `allow_buffer_reuse=False`.
+    ways: of "stock", "memsched", and "memsched with reuse", with Inductor's `allow_buffer_reuse`.
     options: of `BackendOptions`, and any of Inductor's own; arguments: keyword arguments of the function.
 
     Raises:
@@ -125,7 +125,7 @@ def _ways(options: Mapping[str, Any]) -> dict[str, Way]:
     return {
         "stock": stock_way(inductor),
         "memsched": planned_way(own, inductor),
-        "memsched without reuse": planned_way(own, {**inductor, "allow_buffer_reuse": False}),
+        "memsched with reuse": planned_way(own, {**inductor, "allow_buffer_reuse": True}),
     }
 
 
