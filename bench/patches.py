@@ -2,6 +2,7 @@
 
     python -m bench.patches lower gpt moe zoo:lstm     modelled peaks and kernels; rows in bench/results/patches/
     python -m bench.patches step contrastive           measured bytes and seconds of a training step
+    python -m bench.patches plan contrastive           a CUDA plan made without a GPU, replayed; two layers of the model
     python -m bench.patches readme                     put the tables into patches/README.md
 
 A row replaces an earlier one of the same model.  Each model is compiled in a process of its own under the overlay of
@@ -11,6 +12,7 @@ A row replaces an earlier one of the same model.  Each model is compiled in a pr
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from memsched.core.graphio import atomic_write
+from memsched.core.sizes import InputError
+from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
 from memsched.patching.series import FOLDER, read_series
 
 __all__ = ["RESULTS", "main", "render"]
@@ -26,25 +30,52 @@ __all__ = ["RESULTS", "main", "render"]
 RESULTS = Path(__file__).resolve().parent / "results" / "patches"
 README = FOLDER / "README.md"
 MIB = 2**20
+LAYERS = 2
+"""Of the models that are planned for CUDA, at most."""
+
+PLANNED: dict[str, Sequence[int]] = {"stock": (), "1+2": (1, 2), "1+2+5": (1, 2, 5)}
+"""The sets of patches that are planned for CUDA."""
+
+Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when every model has its row; 1 when one failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.patches", description=main.__doc__)
-    parser.add_argument("what", choices=("lower", "step", "readme"))
+    parser.add_argument("what", choices=("lower", "step", "plan", "readme"))
     parser.add_argument("models", nargs="*", metavar="MODEL")
     options = parser.parse_args(arguments)
     if options.what == "readme":
         atomic_write(str(README), with_tables(README.read_text()).encode())
         return 0
-    failed = [model for model in options.models if not _run(options.what, model)]
+    run = _plan if options.what == "plan" else functools.partial(_compile, options.what)
+    failed = [model for model in options.models if not _save(model, run(model))]
     return 1 if failed else 0
 
 
-def _run(what: str, model: str) -> bool:
+def _compile(what: str, model: str) -> Row:
     command = [sys.executable, "-m", "memsched.patching.overlay", "--", "bench.patches_child", what, model]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def _plan(model: str) -> Row:
+    """Replayed peak and kernels of the step, by stock Inductor as it is and as patched."""
+    ways: dict[str, Any] = {}
+    for way, numbers in PLANNED.items():
+        print(f"{model}, {way}", file=sys.stderr)
+        launcher = ["-m", "memsched.patching.overlay", "--patches", *map(str, numbers), "--"]
+        try:
+            with CudaWorker(launcher) as worker:
+                step = worker.plan("bench.cuda_plans:step", stock=True, arguments={"name": model, "layers": LAYERS})
+        except (CudaUnavailable, InputError, WorkerError) as error:
+            return {"error": str(error)}
+        ways[way] = {"peak": step.step_peak, "kernels": sum(graph.report.kernels for graph in step.graphs)}
+    return {"kind": "planned", "layers": LAYERS, "ways": ways}
+
+
+def _save(model: str, row: Row) -> bool:
     if "error" in row:
         print(f"{model}: {row['error']}", file=sys.stderr)
         return False
@@ -54,8 +85,8 @@ def _run(what: str, model: str) -> bool:
     return True
 
 
-def read_rows(kind: str) -> dict[str, dict[str, Any]]:
-    """Rows of one kind ("lowered" or "measured") by model."""
+def read_rows(kind: str) -> dict[str, Row]:
+    """Rows of one kind ("lowered", "measured" or "planned") by model."""
     path = RESULTS / f"{kind}.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     return {row["model"]: row for row in map(json.loads, lines)}
@@ -78,6 +109,7 @@ def render() -> dict[str, str]:
         "versions": _versions(),
         "measured": _measured(),
         "modelled": _modelled(),
+        "planned": _planned(),
         "tiny": _tiny(),
     }
 
@@ -150,6 +182,18 @@ def _modelled() -> str:
         cells += [f"{stock['kernels']}", f"{kernels}", f"{kernels / stock['kernels']:.3f}"]
         rows.append([model, *cells])
     return _table(["model", "stock MiB", *ways, "kernels", "with 1+2", "ratio"], rows)
+
+
+def _planned() -> str:
+    rows = []
+    for model, row in read_rows("planned").items():
+        stock = row["ways"]["stock"]
+        others = [row["ways"][way] for way in PLANNED if way != "stock"]
+        cells = [f"{other['peak'] / stock['peak']:.3f}" for other in others]
+        kernels = [f"{other['kernels'] / stock['kernels']:.3f}" for other in others]
+        rows.append([model, f"{stock['peak'] / 2**30:.3f}", *cells, *kernels])
+    ways = [way for way in PLANNED if way != "stock"]
+    return _table(["model", "stock GiB", *ways, *(f"kernels, {way}" for way in ways)], rows)
 
 
 def _tiny() -> str:

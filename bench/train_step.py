@@ -13,7 +13,8 @@ train_step                   memsched.train_step
 Memory is the allocator's, above what is live before a step (parameters, optimizer state, batch).  Step times are
 medians of alternating runs.  Every way begins with the same weights; after two steps the parameters are compared with
 eager's.  Each way is a record of bench/results/train_step.json (JSON lines); a new run replaces it.  `--what memory`
-and `--what time` may run apart: Inductor's cache keeps the compiled code between them.
+and `--what time` may run apart: Inductor's cache keeps the compiled code between them.  `--what curve` trains on for
+200 steps and compares the losses with eager's.
 """
 
 from __future__ import annotations
@@ -21,13 +22,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,14 +39,12 @@ import memsched
 from bench.models import MODELS, Workload, build
 from bench.models.language import GPT
 from bench.models.policies import parse_policy
-from memsched.core.graphio import atomic_write
+from bench.train_step_records import Key, Record, load, markdown_table, save
 from memsched.inductor.measure import measure_peak
 
 __all__ = ["WAYS", "main"]
 
 RESULTS = Path("bench/results/train_step.json")
-TABLE = RESULTS.with_suffix(".md")
-_MIB = 2**20
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "sgd": partial(SGD, lr=0.05, momentum=0.9),
@@ -58,30 +54,13 @@ OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "adafactor": partial(Adafactor, lr=1e-2),
 }
 WAYS = ("eager", "eager, in backward", "stock", "stock, in backward", "stock, compiled autograd", "train_step")
+WHAT = ("memory", "time", "curve")
+CURVE = 200
+"""Steps that are compared."""
 NAMES = {"gpt6": "gpt6", "gpt": "gpt", "llama": "hf_llama", "moe": "moe", "contrastive": "contrastive"}
 """The models, as this benchmark calls them and as the registry does; gpt6 is the model of the first measurement."""
 
 Step = Callable[[], Tensor]
-
-
-@dataclass
-class Record:
-    """One way of training one model; peak in bytes, times in seconds.
-
-    size: of the model in the registry; "cpu" and "small" were measured on a CPU, "cuda" on a GPU.
-    difference: the largest difference of a parameter from eager's, over the largest entry, after the same steps.
-    """
-
-    model: str
-    optimizer: str
-    way: str
-    size: str
-    peak: int | None = None
-    compile_seconds: float | None = None
-    step_seconds: float | None = None
-    difference: float | None = None
-    fault: str = ""
-    report: dict[str, Any] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench.train_step: {fault}", file=sys.stderr)
         return 2
     try:
-        _load(options.output)
+        load(options.output)
     except (ValueError, TypeError) as error:
         print(f"bench.train_step: {options.output}: {error}", file=sys.stderr)
         return 2
@@ -100,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for model in options.models:
             for optimizer in options.optimizers:
                 run(model, optimizer, options)
-    print(markdown_table(list(_load(options.output).values())), end="")
+    print(markdown_table(list(load(options.output).values())), end="")
     return 0
 
 
@@ -112,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"any of {', '.join(OPTIMIZERS)} (default: sgd adamw)")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", choices=("small", "cpu", "cuda"), help="sizes of the models (default: of the device)")
-    parser.add_argument("--what", nargs="+", choices=("memory", "time"), default=["memory", "time"])
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=["memory", "time"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), metavar="WAY", help="leave out some of the six ways")
     parser.add_argument("--repetitions", type=int, default=11, help="timed steps of each way (default: 11)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON lines, and a table beside it")
@@ -131,14 +110,11 @@ def _fault(options: argparse.Namespace) -> str:
     return f"--repetitions: {options.repetitions} is not 1 or more" if options.repetitions < 1 else ""
 
 
-Key = tuple[str, str, str, str]
-
-
 def run(model: str, optimizer: str, options: argparse.Namespace) -> None:
     """Measure one model with one optimizer; what is known is saved after every way."""
     size = options.size or options.device
     workload = _workload(model, size, options.device)
-    before = _load(options.output)
+    before = load(options.output)
     records: dict[Key, Record] = {}
     steps: dict[Key, Step] = {}
     trained: dict[str, list[Tensor]] = {}
@@ -165,12 +141,16 @@ def run(model: str, optimizer: str, options: argparse.Namespace) -> None:
             record.peak = measure_peak(step, options.device)
             record.report = _report_of(step)
         steps[key] = step
-        _save(records, options.output)
+        save(records, options.output)
+    if "curve" in options.what:
+        _progress(f"{model}, {optimizer}: {CURVE} steps")
+        for key, difference in _curves(steps).items():
+            records[key].curve = difference
     if "time" in options.what:
         _progress(f"{model}, {optimizer}: timing")
         for key, seconds in _alternate(steps, options).items():
             records[key].step_seconds = seconds
-    _save(records, options.output)
+    save(records, options.output)
 
 
 def _workload(model: str, size: str, device: str) -> Workload:
@@ -253,6 +233,15 @@ def _timed(step: Step, device: str) -> float:
     return time.perf_counter() - started
 
 
+def _curves(steps: dict[Key, Step]) -> dict[Key, float]:
+    """How far the losses of each way get from eager's in `CURVE` steps, over eager's first; without eager nothing."""
+    losses = {key: torch.stack([step().double() for _ in range(CURVE)]) for key, step in steps.items()}
+    eager = next((curve for key, curve in losses.items() if key[2] == "eager"), None)
+    if eager is None:
+        return {}
+    return {key: ((curve - eager).abs().max() / eager[0].abs()).item() for key, curve in losses.items()}
+
+
 def _alternate(steps: dict[Key, Step], options: argparse.Namespace) -> dict[Key, float]:
     seconds: dict[Key, list[float]] = {key: [] for key in steps}
     for _ in range(options.repetitions):
@@ -263,66 +252,6 @@ def _alternate(steps: dict[Key, Step], options: argparse.Namespace) -> dict[Key,
 
 def _progress(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
-
-
-# ---- results
-
-
-def _load(path: Path) -> dict[Key, Record]:
-    if not path.exists():
-        return {}
-    records = [Record(**json.loads(line)) for line in path.read_text().splitlines() if not line.startswith('{"env')]
-    return {(r.model, r.optimizer, r.way, r.size): r for r in records}
-
-
-def _save(measured: dict[Key, Record], path: Path) -> None:
-    """Put `measured` in the place of what the file had: another run may have written to it in the meantime."""
-    records = _load(path) | measured
-    environment = {"environment": {"torch": torch.__version__, "cores": os.cpu_count()}}
-    lines = [json.dumps(environment), *(json.dumps(asdict(record)) for record in records.values())]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, ("\n".join(lines) + "\n").encode())
-    atomic_write(path.with_suffix(".md"), markdown_table(list(records.values())).encode())
-
-
-def markdown_table(records: Sequence[Record]) -> str:
-    """One row for each way; ratios to the best of eager in backward, and of stock with the optimizer after it."""
-    header = (
-        "model",
-        "size",
-        "optimizer",
-        "way",
-        "peak MiB",
-        "of stock",
-        "of eager in backward",
-        "step",
-        "compile s",
-        "differs",
-    )
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    by_key = {(r.model, r.optimizer, r.way, r.size): r for r in records}
-    for record in records:
-        others = ((record.model, record.optimizer, way, record.size) for way in ("stock", "eager, in backward"))
-        stock, inside = map(by_key.get, others)
-        cells = (
-            record.model,
-            record.size,
-            record.optimizer,
-            record.way,
-            f"{record.peak / _MIB:.2f}" if record.peak is not None else record.fault,
-            _ratio(record, stock, "peak"),
-            _ratio(record, inside, "peak"),
-            _ratio(record, stock, "step_seconds"),
-            f"{record.compile_seconds:.0f}" if record.compile_seconds else "",
-            f"{record.difference:.0e}" if record.difference is not None else "",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _ratio(record: Record, other: Record | None, what: str) -> str:
-    value, base = getattr(record, what), getattr(other, what, None)
-    return f"{value / base:.2f}" if value and base else ""
 
 
 if __name__ == "__main__":

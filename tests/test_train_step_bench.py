@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from bench.train_step import Record, _load, _save, main, markdown_table
+from bench.train_step import main
+from bench.train_step_records import Record, load, markdown_table, save
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,8 @@ def test_records_of_two_runs_stand_side_by_side(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for way, peak in (("stock", 4 << 20), ("eager, in backward", 2 << 20), ("train_step", 1 << 20)):
         record = Record("gpt", "sgd", way, "cpu", peak=peak)
-        _save({("gpt", "sgd", way, "cpu"): record}, path)
-    records = list(_load(path).values())
+        save({("gpt", "sgd", way, "cpu"): record}, path)
+    records = list(load(path).values())
     assert [record.way for record in records] == ["stock", "eager, in backward", "train_step"]
     header, rule, *rows = markdown_table(records).splitlines()
     assert {line.count("|") for line in (header, rule, *rows)} == {header.count("|")}

@@ -52,14 +52,16 @@ def plan_cuda(
 class CudaWorker:
     """A process that can plan for CUDA; a context manager.
 
+    launcher: what Python is given before the worker's module; `memsched.patching.overlay` is one.
+
     Raises:
         CudaUnavailable: what is missing on this machine, in one line.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, launcher: Sequence[str] = ("-m",)) -> None:
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the process)
         # The module itself must not come first: its parents are imported without torch.
-        command = [sys.executable, "-m", "memsched.inductor.cuda_without_gpu.worker"]
+        command = [sys.executable, *launcher, "memsched.inductor.cuda_without_gpu.worker"]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
