@@ -39,7 +39,7 @@ INDEX = "instances.jsonl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Capture what the folder lacks, then bring its index up to date; 2 on bad arguments."""
+    """Capture what the folder lacks, and keep its index up to date; 2 on bad arguments."""
     options = _parser().parse_args(arguments)
     size = options.size or options.device
     try:
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{case}: {kind}: {type(error).__name__}: {error}".splitlines()[0][:300], file=sys.stderr)
                 continue
             _save(folder, case, graphs)
+            update_index(folder, options.time_limit)
             print(f"    {len(graphs)} graphs, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     count = update_index(folder, options.time_limit)
     print(f"{count} graphs in {folder}, {failures} captures failed")

@@ -1,4 +1,4 @@
-"""The two changes of the traced graph: checkpoints that stay, products that do not wait; and what is left alone."""
+"""The changes of the traced graph: checkpoints that stay, products that do not wait, inputs saved as they are."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from memsched.inductor.cuda_without_gpu.capture import planned_way
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import RewritePass
 from memsched.inductor.plan_only import plan_only
+from memsched.inductor.saved_inputs import save_inputs_as_they_are
 from memsched.inductor.waiting_products import split_waiting_products
 
 aten = torch.ops.aten
@@ -228,3 +229,48 @@ def test_reuse_of_buffers_is_off_unless_the_user_asks_for_it() -> None:
     assert planning_patches(BackendOptions())["allow_buffer_reuse"] is False
     assert "allow_buffer_reuse" not in planning_patches(BackendOptions(), {"allow_buffer_reuse": True})
     assert planned_way(BackendOptions(), {"allow_buffer_reuse": True}).patches["allow_buffer_reuse"] is True
+
+
+# ---- inputs that are saved as they are
+
+
+def convolutions() -> tuple[nn.Module, Tensor]:
+    """Three convolutions, whose weights Inductor copies into its layout on CPU; the first's images too."""
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)]
+    return nn.Sequential(*layers), torch.randn(2, 3, 16, 16)
+
+
+def test_weights_are_not_saved_twice() -> None:
+    """Nothing that the forward keeps is a copy of a weight or of the images; with stock's fusion all of them are."""
+    model, images = convolutions()
+    sizes = {tensor.nbytes for tensor in (images, *(p for p in model.parameters() if p.dim() == 4))}
+    kept = {}
+    for fusion in ("plan", "stock"):
+        forward = plan_only(model, (images,), BackendOptions(fusion=fusion))[0]
+        assert forward.kind == "forward" and forward.graph is not None
+        kept[fusion] = {buffer.size for buffer in forward.graph.buffers if buffer.kept} & sizes
+    assert kept == {"plan": set(), "stock": sizes}
+
+
+@pytest.mark.compile
+def test_saved_inputs_change_no_gradient() -> None:
+    model, images = convolutions()
+    gradients = []
+    for forward in (model, torch.compile(model, backend="memsched", options={"strict": True})):
+        model.zero_grad(set_to_none=True)
+        forward(images).square().mean().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for ours, eager in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_only_outputs_that_are_inputs_are_marked() -> None:
+    graph = fx.Graph()
+    saved, read = graph.placeholder("saved"), graph.placeholder("read")
+    product = graph.call_function(aten.mul.Tensor, (saved, read))
+    output = graph.output((product, saved, None))
+    assert save_inputs_as_they_are(graph) == [], "without the note every output is the user's"
+    output.meta["user_visible_output_idxs"] = [0]
+    assert save_inputs_as_they_are(graph) == [saved]
+    assert output.meta["user_visible_output_idxs"] == [0, 1]
+    assert save_inputs_as_they_are(graph) == []

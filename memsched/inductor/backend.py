@@ -25,6 +25,7 @@ from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
+from memsched.inductor.saved_inputs import save_inputs_as_they_are
 from memsched.inductor.waiting_products import split_waiting_products
 
 __all__ = ["memsched_backend", "partition_patches", "planning_patches"]
@@ -78,9 +79,13 @@ def planning_patches(options: BackendOptions, inductor: Mapping[str, Any] | None
         # Inductor weighs it against an estimate of its own that is too high.
         patches["allow_buffer_reuse"] = False
     if options.fusion != "stock":
-        split = RewritePass("splitting products", split_waiting_products, options)
-        patches |= _with_pass("post_grad_custom_post_pass", split, inductor)
+        rewrite = RewritePass("splitting products and saving inputs", _rewrite, options)
+        patches |= _with_pass("post_grad_custom_post_pass", rewrite, inductor)
     return patches
+
+
+def _rewrite(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    return [*split_waiting_products(graph), *save_inputs_as_they_are(graph)]
 
 
 def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:
