@@ -184,11 +184,14 @@ def make_step(way: str, model: nn.Module, make: Callable[[Any], Optimizer], batc
             return loss.detach()
 
         return after
-    _update_in_backward(model, make, compiled="autograd" in way)
+    compiled = "autograd" in way
+    if compiled:
+        _momentum_in_backward(model, make)
+    else:
+        _update_in_backward(model, make)
 
     def inside() -> Tensor:
-        whole = _enable(torch.compile, dynamic=False) if "autograd" in way else contextlib.nullcontext()
-        with whole:
+        with _enable(torch.compile, dynamic=False) if compiled else contextlib.nullcontext():
             loss: Tensor = forward(*batch)
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -196,19 +199,41 @@ def make_step(way: str, model: nn.Module, make: Callable[[Any], Optimizer], batc
     return inside
 
 
-def _update_in_backward(model: nn.Module, make: Callable[[Any], Optimizer], compiled: bool) -> None:
+def _update_in_backward(model: nn.Module, make: Callable[[Any], Optimizer]) -> None:
     """One optimizer per parameter, stepped by the hook that autograd calls when its gradient is there."""
     optimizers = {parameter: make([parameter]) for parameter in model.parameters() if parameter.requires_grad}
 
     def update(parameter: Tensor) -> None:
         optimizers[parameter].step()  # type: ignore[index]
-        if compiled:
-            parameter.grad = None
-        else:
-            optimizers[parameter].zero_grad(set_to_none=True)  # type: ignore[index]
+        optimizers[parameter].zero_grad(set_to_none=True)  # type: ignore[index]
 
     for parameter in optimizers:
         parameter.register_post_accumulate_grad_hook(update)
+
+
+def _momentum_in_backward(model: nn.Module, make: Callable[[Any], Optimizer]) -> None:
+    """SGD with momentum written out in the hooks: Dynamo traces `torch.optim` in hooks one parameter at a time.
+
+    Raises:
+        ValueError: another optimizer.
+    """
+    settings = make(model.parameters()).defaults
+    if "momentum" not in settings or settings["nesterov"]:
+        raise ValueError("under compiled autograd only sgd is measured: torch.optim would compile for each parameter")
+
+    def hook_of(parameter: nn.Parameter) -> Callable[[Tensor], None]:
+        velocity = torch.zeros_like(parameter)
+
+        def update(changed: Tensor) -> None:
+            with torch.no_grad():
+                velocity.mul_(settings["momentum"]).add_(changed.grad)  # type: ignore[arg-type]
+                changed.add_(velocity, alpha=-settings["lr"])
+            changed.grad = None
+
+        return update
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(hook_of(parameter))
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

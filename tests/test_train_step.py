@@ -514,6 +514,29 @@ def test_gradients_die_as_they_are_born() -> None:
     assert report.to_json()["plan"]["kind"] == "step" and "gradients" in str(report)
 
 
+class Attending(nn.Module):
+    """Attention that is checkpointed: it may draw random numbers, so the state of the generator is saved for it."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.attend, x, use_reentrant=False).square().mean()
+
+    def attend(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(*self.projection(x).chunk(3, -1))
+
+
+@pytest.mark.plans
+def test_a_saved_state_of_the_generator_is_planned() -> None:
+    """Here its writer and its reader are in one graph, and it is no fake tensor; strictly: nothing is left to stock."""
+    torch._dynamo.reset()
+    model = Attending()
+    report = memsched.train_step(model, SGD(model.parameters(), lr=0.1), options=STRICT).plan(torch.randn(2, 2, 8, 16))
+    assert report.plan.kind == "step" and report.gradient_bytes
+
+
 @pytest.mark.plans
 def test_held_clipping_costs_all_gradients() -> None:
     """The norm needs every gradient, so they are all alive; the two-pass form needs none of that."""

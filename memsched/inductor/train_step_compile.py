@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 import torch._functorch.config as functorch_config
@@ -129,6 +130,8 @@ def _compiling(fake_mode: FakeTensorMode, options: BackendOptions, patches: dict
         config.patch(patches),
         choices,
         V.set_fake_mode(fake_mode),
+        # `run_and_save_rng_state` gives a real state even under fake tensors, and here its reader is in the same graph.
+        mock.patch.object(fake_mode, "allow_non_fake_inputs", True),
         tracing(TracingContext(fake_mode)),
         compiled_autograd._disable(),
         functorch_config.patch(unlift_effect_tokens=True),

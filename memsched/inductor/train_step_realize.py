@@ -12,6 +12,7 @@ into every reader, however far away:
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -42,8 +43,16 @@ def realized(graph: fx.Graph, value: Any) -> Any:
     """`value` as its readers in `graph` shall see it: computed once, into memory, where it is defined."""
     if not isinstance(value, fx.Node) or value.op != "call_function" or not isinstance(value.meta.get("val"), Tensor):
         return value
+    if _is_of_higher_order(value):
+        return value
     with graph.inserting_after(value):
         node = graph.call_function(torch.ops.memsched.realize.default, (value,))
     node.meta["val"] = value.meta["val"]
     value.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
     return node
+
+
+def _is_of_higher_order(value: fx.Node) -> bool:
+    """A result of control flow or of `run_and_save_rng_state`: in memory anyway, and a state is no fake tensor."""
+    source = value.args[0] if value.target is operator.getitem else value
+    return isinstance(source, fx.Node) and isinstance(source.target, torch._ops.HigherOrderOperator)
