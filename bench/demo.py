@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch._inductor.utils import fresh_cache
 
 from bench.figure import draw_step
 from bench.models import DEMO, DEMO_MODELS, MODELS, build
@@ -43,18 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench.demo: {fault}", file=sys.stderr)
         return 2
     started = time.perf_counter()
-    results = []
-    for name in names:
-        workload = build(name, options.size or device, device)
-        with console.status(f"{name}: starting") as status:
-
-            def progress(text: str) -> None:
-                elapsed = time.perf_counter() - started
-                status.update(text)
-                if not console.is_terminal:
-                    print(f"[{elapsed:5.0f} s] {text}", file=sys.stderr, flush=True)
-
-            results.append(run_workload(workload, device, options.repetitions, progress))
+    with fresh_cache():  # what an earlier run has compiled would make the times of this one meaningless
+        results = [_run(name, device, options, console, started) for name in names]
     _save(results, Path(options.output))
     console.print(_table(results))
     console.print(
@@ -62,6 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"pictures and results in {options.output}/"
     )
     return 0
+
+
+def _run(name: str, device: str, options: argparse.Namespace, console: Console, started: float) -> StepResult:
+    workload = build(name, options.size or device, device)
+    with console.status(f"{name}: starting") as status:
+
+        def progress(text: str) -> None:
+            status.update(text)
+            if not console.is_terminal:
+                print(f"[{time.perf_counter() - started:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+        return run_workload(workload, device, options.repetitions, progress)
 
 
 def markdown_table(results: Sequence[StepResult]) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import cuda_plans
 from memsched.cli import main
 from memsched.core.check import check_order
 from memsched.core.sizes import InputError
@@ -186,15 +185,3 @@ def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "triton 3.7.1 is not set up" in missing()
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "no C++ compiler" in missing()
-
-
-# ---- bench.cuda_plans
-
-
-def test_the_committed_table_is_that_of_the_committed_rows() -> None:
-    """No row of it is above stock: memsched never needs more than stock does, in replayed bytes."""
-    results = ROOT / "bench" / "results"
-    rows = json.loads((results / "cuda_plans.json").read_text())["rows"]
-    assert (results / "cuda_plans.md").read_text() == cuda_plans.markdown(rows)
-    for row in rows:
-        assert row["ways"]["memsched"]["peak"] <= row["ways"]["stock"]["peak"]

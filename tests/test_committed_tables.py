@@ -1,0 +1,56 @@
+"""Every committed table is what its command makes of the committed rows, and the rows keep the promises they can."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from bench import buffer_reuse, cuda_plans, memory_model, patches, train_step_records
+
+RESULTS = Path(__file__).parent.parent / "bench" / "results"
+
+
+@pytest.mark.parametrize(
+    ("name", "render"),
+    [
+        ("buffer_reuse", buffer_reuse.markdown),
+        ("cuda_plans", cuda_plans.markdown),
+        ("memory_model", memory_model.markdown),
+    ],
+)
+def test_a_table_is_that_of_its_rows(name: str, render: Callable[[Any], str]) -> None:
+    rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    assert (RESULTS / f"{name}.md").read_text() == render(rows)
+
+
+def test_the_table_of_training_steps() -> None:
+    records = list(train_step_records.load(RESULTS / "train_step.json").values())
+    assert (RESULTS / "train_step.md").read_text() == train_step_records.markdown_table(records)
+
+
+def test_the_tables_of_the_patches() -> None:
+    text = patches.README.read_text()
+    assert patches.with_tables(text) == text
+
+
+def test_cuda_plans_are_never_above_stock() -> None:
+    """In replayed bytes of the whole step."""
+    for row in json.loads((RESULTS / "cuda_plans.json").read_text())["rows"]:
+        assert row["ways"]["memsched"]["peak"] <= row["ways"]["stock"]["peak"]
+
+
+def test_measured_steps_are_never_above_stock() -> None:
+    """In the allocator's bytes, for every checkpointed model of the report."""
+    peaks: dict[tuple[Any, ...], dict[str, int]] = {}
+    for line in (RESULTS / "cpu" / "rows.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        peaks.setdefault((row["model"], row["batch"], row["policy"]), {})[row["mode"]] = row["peak"]
+    assert len(peaks) >= 12
+    for case, of_mode in peaks.items():
+        assert of_mode["memsched"] <= of_mode["stock"], case
