@@ -252,6 +252,19 @@ def test_weights_are_not_saved_twice() -> None:
     assert kept == {"plan": set(), "stock": sizes}
 
 
+def test_copies_that_stock_saves_are_counted_in_its_backward() -> None:
+    """They arrive under the names of parameters, which no backward frees; these it does."""
+    model, images = convolutions()
+    inputs = {}
+    for stock in (True, False):
+        backward = plan_only(model, (images,), stock=stock)[1]
+        assert backward.kind == "backward" and backward.graph is not None
+        inputs[stock] = [b for b in backward.graph.buffers if b.producer is None and b.name.startswith("primals")]
+    weights = [p.nbytes for p in model.parameters() if p.dim() == 4]
+    assert sorted(buffer.size for buffer in inputs[True]) == sorted([images.nbytes, *weights])
+    assert inputs[False] == []
+
+
 @pytest.mark.compile
 def test_saved_inputs_change_no_gradient() -> None:
     model, images = convolutions()

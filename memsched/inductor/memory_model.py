@@ -10,6 +10,7 @@ which names share one may depend on the order:
     s = sort(x); v = s[0]; i = s[1]  while the tuple s lives, v and i both do
     convolution(buf7, w)             CPU: while it runs, a copy of w besides  (memsched.inductor.workspaces)
     permute_3                        saved for backward, but a view of a parameter: nothing that this graph frees
+    primals_2                        saved for backward as a copy in another layout: dies with its last reader
     view_4, view_5                   saved for backward, and views of one tensor: one storage
     buf8                             CUDA: rounded up to blocks of 512 bytes
 
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.inductor.inplace import Reuse, reuses_of
+from memsched.inductor.saved_copies import note_saved_copies
 from memsched.inductor.storages import Piece, concatenated, pieces_of, views
 from memsched.inductor.workspaces import with_workspaces
 
@@ -82,6 +84,7 @@ class AllocationModel:
     @classmethod
     def of(cls, estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:
         """The model of the scheduler's `nodes`, op i being nodes[i]; to be made while `V.graph` is theirs."""
+        note_saved_copies()  # for the backward graph, if this is the forward
         pieces = pieces_of(estimate, nodes)
         estimate = with_workspaces(estimate, nodes)
         return cls(estimate, pieces, views(nodes, pieces), concatenated(nodes, pieces), reuses_of(nodes))

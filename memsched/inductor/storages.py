@@ -18,6 +18,7 @@ from torch._inductor.virtualized import V
 from memsched.core.graph import Graph
 from memsched.inductor.local_buffers import kernel_local, thread_local
 from memsched.inductor.replay import CUDA_ALIGNMENT
+from memsched.inductor.saved_copies import saved_copies
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -55,7 +56,7 @@ def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Pie
         size = _storage_bytes(buffer.name)
         name_is_local = buffer.name in local and not buffer.kept
         pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
-    return pieces | dict(_unread_results(nodes))
+    return pieces | dict(_unread_results(nodes)) | dict(_copies(nodes))
 
 
 def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
@@ -94,6 +95,13 @@ def _freed_inputs() -> set[str] | None:
     if not graph.is_backward or graph.bw_donated_idxs is None:
         return None
     return set(graph.scheduler.name_to_donated_buffer)
+
+
+def _copies(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
+    """Inputs under the name of something that the caller holds, but copies of it."""
+    for name in sorted(saved_copies(V.graph)):
+        readers = {op for op, node in enumerate(nodes) for read in node.read_writes.reads if read.name == name}
+        yield name, Piece(_storage_bytes(name), None, frozenset(readers))
 
 
 def _shared_inputs(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_only import run_uncompiled, stop_compile, stopped
 from memsched.inductor.replay import CUDA_ALIGNMENT, Replay, WrapperInput, replay_wrapper
+from memsched.inductor.saved_copies import saved_copies
 
 __all__ = ["Wrapper", "capture_wrappers", "generate_wrappers"]
 
@@ -98,12 +99,13 @@ def _wrapper_of(graph: GraphLowering, source: str) -> Wrapper:
     from memsched.inductor.session import graph_name
 
     name = graph_name()
-    donated = {graph.graph_input_names[at] for at in (graph.bw_donated_idxs or () if graph.is_backward else ())}
+    handed_over = {graph.graph_input_names[at] for at in (graph.bw_donated_idxs or () if graph.is_backward else ())}
+    handed_over |= saved_copies(graph)
     groups = _shared_storages(graph.example_inputs or ())
     inputs: list[WrapperInput | int | float] = []
     for at, (input_name, value) in enumerate(graph.graph_inputs.items()):
         example = groups.get(at)
-        inputs.append(_input_of(graph, input_name, value, input_name not in donated, example))
+        inputs.append(_input_of(graph, input_name, value, input_name not in handed_over, example))
     constants = {**graph.constants, **graph.torchbind_constants}
     return Wrapper(name, source, tuple(inputs), constants)
 
