@@ -62,7 +62,7 @@ def _benchmark_block(groups: Sequence[Group]) -> str:
         if None in peaks:
             continue
         ratios = [group.ratio("peak", "memsched", other) or math.nan for other in ("stock", "eager")]
-        ratios.append(group.ratio("seconds", "memsched", "stock") or math.nan)
+        ratios.append(group.time_ratio("memsched", "stock") or math.nan)
         cells = [group.case.model, *(f"{(peak or 0) / 2**20:.2f}" for peak in peaks), *(f"{one:.2f}" for one in ratios)]
         lines.append(f"| {' | '.join(cells)} |")
     header = "| checkpointed model | eager MiB | stock MiB | memsched MiB | of stock | of eager | step of stock's |"
