@@ -1,6 +1,6 @@
 """What Inductor's buffer reuse costs and brings under memsched's plan: bytes and step time, with it and without.
 
-    python -m bench.buffer_reuse                         six models, about ten minutes on two cores; resumable
+    python -m bench.buffer_reuse                         three models, about five minutes on two cores; resumable
     python -m bench.buffer_reuse --models looped moe     these
     python -m bench.buffer_reuse --table                 only the table, from the rows that are there
 
@@ -32,7 +32,7 @@ from memsched.inductor.measure import measure_peak
 
 __all__ = ["main", "markdown", "measure"]
 
-DEFAULT = ("looped", "moe", "preference", "hf_llama", "hf_qwen3_moe", "contrastive")
+DEFAULT = ("looped", "hf_qwen3_moe", "hf_mixtral")
 WAYS = {"off": False, "on": True}
 _RESULTS = Path(__file__).parent / "results"
 _MIB = 2**20
