@@ -279,9 +279,11 @@ def test_saved_inputs_change_no_gradient() -> None:
 
 def test_only_outputs_that_are_inputs_are_marked() -> None:
     graph = fx.Graph()
-    saved, read = graph.placeholder("saved"), graph.placeholder("read")
+    saved, read, size = (graph.placeholder(name) for name in ("saved", "read", "size"))
+    saved.meta["val"] = read.meta["val"] = torch.ones(2)
+    size.meta["val"] = 2
     product = graph.call_function(aten.mul.Tensor, (saved, read))
-    output = graph.output((product, saved, None))
+    output = graph.output((product, saved, size, None))
     assert save_inputs_as_they_are(graph) == [], "without the note every output is the user's"
     output.meta["user_visible_output_idxs"] = [0]
     assert save_inputs_as_they_are(graph) == [saved]

@@ -13,12 +13,13 @@ forward graph was loaded from Inductor's cache nothing is noted, and the copies 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from torch import fx
 from torch._guards import TracingContext
 from torch._inductor.virtualized import V
+
+from memsched.inductor.saved_inputs import is_tensor_input
 
 if TYPE_CHECKING:
     from torch._inductor.graph import GraphLowering
@@ -39,11 +40,8 @@ def note_saved_copies() -> None:
         _noted[context] = frozenset(one.name for one, buffer in pairs if _is_copy(one, buffer))
 
 
-def _is_copy(returned: object, buffer: object) -> bool:
-    if not isinstance(returned, fx.Node) or returned.op != "placeholder":
-        return False
-    name = getattr(buffer, "get_name", str)()
-    return name not in V.graph.graph_inputs
+def _is_copy(returned: Any, buffer: Any) -> bool:
+    return is_tensor_input(returned) and buffer.get_name() not in V.graph.graph_inputs
 
 
 def saved_copies(graph: GraphLowering) -> frozenset[str]:

@@ -17,9 +17,11 @@ for the one convolution that reads it.
 
 from __future__ import annotations
 
-from torch import fx
+from typing import Any
 
-__all__ = ["save_inputs_as_they_are"]
+from torch import Tensor, fx
+
+__all__ = ["is_tensor_input", "save_inputs_as_they_are"]
 
 _VISIBLE = "user_visible_output_idxs"
 """Where `compile_fx` notes the outputs whose layout is the user's; not there, all are."""
@@ -32,6 +34,11 @@ def save_inputs_as_they_are(graph: fx.Graph) -> list[fx.Node]:
     if _VISIBLE not in output.meta or not isinstance(outputs, (list, tuple)):
         return []
     seen = set(output.meta[_VISIBLE])
-    saved = {at: one for at, one in enumerate(outputs) if isinstance(one, fx.Node) and one.op == "placeholder"}
+    saved = {at: one for at, one in enumerate(outputs) if is_tensor_input(one)}
     output.meta[_VISIBLE] = sorted(seen | set(saved))
     return [node for at, node in saved.items() if at not in seen]
+
+
+def is_tensor_input(value: Any) -> bool:
+    """Whether an output of a traced graph is one of its inputs, and a tensor; a size may be an input, too."""
+    return isinstance(value, fx.Node) and value.op == "placeholder" and isinstance(value.meta.get("val"), Tensor)
