@@ -200,6 +200,17 @@ def test_the_cache_key_changes_with_every_option() -> None:
     assert plan_key(BackendOptions()) == keys[0]
 
 
+def test_the_cache_key_changes_with_the_number_of_threads() -> None:
+    """What an operator allocates for each thread is in the plan."""
+    threads = torch.get_num_threads()
+    key = plan_key(BackendOptions())
+    try:
+        torch.set_num_threads(threads + 1)
+        assert plan_key(BackendOptions()) != key
+    finally:
+        torch.set_num_threads(threads)
+
+
 _PLAN_AND_PRINT = """
 import hashlib, torch
 from bench.models.moe import MoELayer

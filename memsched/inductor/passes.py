@@ -92,7 +92,8 @@ class RewritePass(CustomGraphPass):  # type: ignore[misc]
 
 def plan_key(options: BackendOptions) -> str:
     """A hash of all that decides a plan apart from the graph itself."""
-    parts = [_sources_hash(), repr(options), torch.__version__]
+    # What an operator needs while it runs may grow with the threads (`workspaces.py`).
+    parts = [_sources_hash(), repr(options), torch.__version__, f"{torch.get_num_threads()} threads"]
     return hashlib.sha256("\n".join(parts + _solver_versions()).encode()).hexdigest()
 
 

@@ -134,8 +134,10 @@ def _workspace_of(node: BaseSchedulerNode) -> int:
         return 0
     packet = getattr(kernel.op_overload, "overloadpacket", None)
     operator = getattr(packet, "__name__", "")
+    if operator not in _RULES:
+        return 0
     operands = [operand for operand in map(_operand, kernel.inputs) if operand is not None]
-    if operator not in _RULES or len(operands) < len(kernel.inputs):
+    if len(operands) < len(kernel.inputs):
         return 0
     return workspace(operator, operands, kernel.constant_args)
 
