@@ -17,17 +17,15 @@ import copy
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.models import MODELS, Workload, build
-from bench.step import clear_gradients
+from bench.models import Workload, build, fault_of_names
+from bench.step import clear_gradients, seconds_in_alternation, training_step
 from memsched.core.graphio import atomic_write
-from memsched.core.report import reports
 from memsched.inductor.measure import measure_peak
 
 __all__ = ["main", "markdown", "measure"]
@@ -42,9 +40,9 @@ Row = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, write rows and table; 0 when done, 2 on bad input."""
     options = _parser().parse_args(arguments)
-    unknown = [name for name in options.models if name not in MODELS]
-    if unknown:
-        print(f"bench.buffer_reuse: --models: {unknown[0]!r} is unknown ({', '.join(MODELS)})", file=sys.stderr)
+    fault = fault_of_names(options.models)
+    if fault:
+        print(f"bench.buffer_reuse: {fault}", file=sys.stderr)
         return 2
     file = Path(options.output) / "buffer_reuse.json"
     rows: dict[str, Row] = {row["model"]: row for row in _read(file)}
@@ -70,39 +68,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def measure(workload: Workload, repetitions: int) -> Row:
-    """Peaks in bytes, and seconds of a step, with reuse "on" and "off"; and the modelled peak of the plan."""
+    """Peaks in bytes, and seconds of a step, with reuse "on" and "off"."""
     steps: dict[str, Callable[[], None]] = {}
     row: Row = {"torch": str(torch.__version__)}
     with workload.policy.settings():
         for way, allowed in WAYS.items():
             torch._dynamo.reset()
-            already = len(reports())
-            steps[way] = _step(workload, {"allow_buffer_reuse": allowed})
-            steps[way]()
-            modelled = max(report.emitted_peak or report.peak for report in reports()[already:])
-            steps[way]()
-            row[way] = {"modelled": modelled, "peak": measure_peak(steps[way])}
-        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(repetitions):
-            for way, step in steps.items():
-                started = time.perf_counter()
-                step()
-                seconds[way].append(time.perf_counter() - started)
-    for way, taken in seconds.items():
-        row[way]["seconds"] = statistics.median(taken)
+            model = copy.deepcopy(workload.model)
+            compiled = torch.compile(model, backend="memsched", options={"allow_buffer_reuse": allowed})
+            steps[way] = step = training_step(model, compiled, workload.batch)
+            step()
+            step()
+            clear_gradients(model)
+            row[way] = {"peak": measure_peak(step)}
+        for way, taken in seconds_in_alternation(steps, repetitions).items():
+            row[way]["seconds"] = statistics.median(taken)
     return row
-
-
-def _step(workload: Workload, options: dict[str, Any]) -> Callable[[], None]:
-    model = copy.deepcopy(workload.model)
-    compiled = torch.compile(model, backend="memsched", options=options)
-
-    def step() -> None:
-        clear_gradients(model)
-        compiled(*workload.batch).backward()
-        clear_gradients(model)
-
-    return step
 
 
 def markdown(rows: Sequence[Row]) -> str:

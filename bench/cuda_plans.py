@@ -29,7 +29,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.models import MODELS, Workload, parse_policy
+from bench.models import MODELS, Workload, fault_of_names, parse_policy
 from memsched.core.graphio import atomic_write
 from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, StepPlan, WorkerError, set_up
@@ -60,9 +60,9 @@ def step(name: str, layers: int = 0) -> Workload:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plan what is missing, write rows and table; 0 when every row is there, 1 when one failed, 2 on bad input."""
     options = _parser().parse_args(arguments)
-    unknown = [name for name in options.models if name not in MODELS]
-    if unknown:
-        print(f"bench.cuda_plans: --models: {unknown[0]!r} is unknown ({', '.join(MODELS)})", file=sys.stderr)
+    fault = fault_of_names(options.models)
+    if fault:
+        print(f"bench.cuda_plans: {fault}", file=sys.stderr)
         return 2
     file = Path(options.output) / "cuda_plans.json"
     rows = _read(file)

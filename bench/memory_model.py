@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bench.models import MODELS, Workload, build
+from bench.models import Workload, build, fault_of_names
 from memsched.core.graphio import atomic_write
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, add_report, reset
@@ -193,9 +193,9 @@ def measured_peaks(name: str, size: str, seed: int) -> dict[str, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fill in what is missing, write rows and table; 0 when done, 2 on bad input."""
     options = _parser().parse_args(arguments)
-    unknown = [name for name in options.models if name not in MODELS]
-    if unknown:
-        print(f"bench.memory_model: --models: {unknown[0]!r} is unknown ({', '.join(MODELS)})", file=sys.stderr)
+    fault = fault_of_names(options.models)
+    if fault:
+        print(f"bench.memory_model: {fault}", file=sys.stderr)
         return 2
     file = Path(options.output) / "memory_model.json"
     rows: list[Row] = json.loads(file.read_text())["rows"] if file.exists() else []

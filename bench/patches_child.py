@@ -31,7 +31,7 @@ from torch._inductor.virtualized import V
 
 from bench.models import build
 from bench.models.zoo import ZOO
-from bench.step import clear_gradients, compare_gradients
+from bench.step import clear_gradients, compare_gradients, seconds_in_alternation, training_step
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import SchedulerPass
@@ -166,7 +166,7 @@ def step(name: str, repetitions: int = 9) -> dict[str, Any]:
         model = models[way]
         torch._dynamo.reset()
         forward = model if patches is None else torch.compile(model)
-        steps[way] = _step(model, forward, workload.batch)
+        steps[way] = training_step(model, forward, workload.batch)
         started = time.perf_counter()
         with contextlib.nullcontext() if patches is None else patched(patches):
             steps[way]()
@@ -176,23 +176,9 @@ def step(name: str, repetitions: int = 9) -> dict[str, Any]:
         steps[way]()
         clear_gradients(model)
         rows[way]["peak"] = measure_peak(steps[way])
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(repetitions):
-        for way, run in steps.items():
-            started = time.perf_counter()
-            run()
-            times[way].append(time.perf_counter() - started)
-    for way, taken in times.items():
+    for way, taken in seconds_in_alternation(steps, repetitions).items():
         rows[way]["seconds"] = statistics.median(taken)
     return {"model": name, "kind": "measured", "ways": rows}
-
-
-def _step(model: torch.nn.Module, forward: Callable[..., Tensor], batch: Sequence[Tensor]) -> Callable[[], None]:
-    def run() -> None:
-        clear_gradients(model)
-        forward(*batch).backward()  # type: ignore[no-untyped-call]
-
-    return run
 
 
 def _compile_something() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.report_tables import Group, group_rows
+from bench.report_tables import Group, geometric_mean, group_rows
 from bench.run_cases import read_rows
 from bench.step import MODES
 from memsched.core.graphio import atomic_write
@@ -55,18 +55,32 @@ def replace_block(text: str, name: str, block: str) -> str:
 
 
 def _benchmark_block(groups: Sequence[Group]) -> str:
-    """The models that are measured in eager, stock and memsched, the largest gain first."""
+    """The models that are measured in eager, stock and memsched, the largest gain first; and what they say together."""
     lines = []
-    for group in sorted(groups, key=lambda one: one.ratio("peak", "memsched", "stock") or math.inf):
+    measured = [group for group in groups if all(group.value(mode, "peak") for mode in MODES)]
+    for group in sorted(measured, key=lambda one: one.ratio("peak", "memsched", "stock") or math.inf):
         peaks = [group.value(mode, "peak") for mode in MODES]
-        if None in peaks:
-            continue
         ratios = [group.ratio("peak", "memsched", other) or math.nan for other in ("stock", "eager")]
         ratios.append(group.time_ratio("memsched", "stock") or math.nan)
         cells = [group.case.model, *(f"{(peak or 0) / 2**20:.2f}" for peak in peaks), *(f"{one:.2f}" for one in ratios)]
         lines.append(f"| {' | '.join(cells)} |")
     header = "| checkpointed model | eager MiB | stock MiB | memsched MiB | of stock | of eager | step of stock's |"
-    return "\n".join([header, "|---|---|---|---|---|---|---|", *lines])
+    return "\n".join([header, "|---|---|---|---|---|---|---|", *lines, "", _summary(measured)])
+
+
+def _summary(groups: Sequence[Group]) -> str:
+    """The mean, who is above stock or above eager, and how far measured bytes are from the plan's."""
+    mean = geometric_mean(group.ratio("peak", "memsched", "stock") for group in groups)
+    sentences = [f"Geometric mean: {mean or 1:.3f} of stock."]
+    for other in ("stock", "eager"):
+        ratios = {group.case.model: group.ratio("peak", "memsched", other) or 1 for group in groups}
+        above = [f"{model} ({ratio:.4f})" for model, ratio in ratios.items() if ratio > 1]
+        sentences.append(f"Above {other}: {', '.join(above) or 'none'}.")
+    pairs = [(group.value("memsched", "modelled"), group.value("memsched", "peak")) for group in groups]
+    apart = [abs(modelled - peak) for modelled, peak in pairs if modelled is not None and peak is not None]
+    if apart:
+        sentences.append(f"Measured and planned bytes differ by {max(apart):.0f} at most.")
+    return " ".join(sentences)
 
 
 def _demo_block(folder: Path) -> str:

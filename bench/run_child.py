@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from bench.models import Workload, build
 from bench.run_cases import LOWERED, Case, Row
 from bench.run_memory import measure_step, tensor_bytes
-from bench.step import clear_gradients, compare_gradients
+from bench.step import clear_gradients, compare_gradients, seconds_in_alternation, training_step
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, reports
 from memsched.inductor.observe import ObservingPass
@@ -68,7 +68,9 @@ class _Run:
                 self.measure(mode, workload)
             if self.repetitions and self.steps:
                 self.tell({"doing": "timing", "mode": None})
-                self.tell({"seconds": time_in_alternation(self.steps, self.repetitions, case.device)})
+                seconds = seconds_in_alternation(self.steps, self.repetitions, case.device)
+                # The least of all runs: what the machine can do undisturbed.
+                self.tell({"seconds": {mode: min(each) for mode, each in seconds.items()}})
 
     def measure(self, mode: str, workload: Workload) -> None:
         row: Row = asdict(self.case) | {"mode": mode, "status": "ok", "reason": "", "measured": False}
@@ -91,11 +93,7 @@ class _Run:
         torch._dynamo.reset()
         already = len(reports())
         forward = compiled(model, mode)
-
-        def step() -> None:
-            clear_gradients(model)
-            forward(*workload.batch).backward()  # type: ignore[no-untyped-call]
-
+        step = training_step(model, forward, workload.batch)
         started = time.perf_counter()
         step()
         seconds = time.perf_counter() - started
@@ -195,20 +193,6 @@ def _describe_graph(mode: str, report: GraphReport) -> Row:
         }
     described |= {"peak": peak, "bound": report.lower_bound, "status": report.status, "method": report.method}
     return described | {"seconds": report.seconds}
-
-
-def time_in_alternation(steps: dict[str, Callable[[], None]], repetitions: int, device: str) -> dict[str, float]:
-    """The least seconds of each step, run one after the other again and again: what the machine can do undisturbed."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    for _ in range(repetitions):
-        for name, step in steps.items():
-            wait()
-            started = time.perf_counter()
-            step()
-            wait()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: min(values) for name, values in seconds.items()}
 
 
 def _status(error: Exception) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,20 @@ from memsched.core.report import GraphReport, reports
 from memsched.inductor.measure import MemoryTrace, trace_memory
 from memsched.inductor.observe import ObservingPass
 
-__all__ = ["MODES", "Mode", "StepResult", "compare_gradients", "run_workload"]
+__all__ = [
+    "MODES",
+    "Mode",
+    "StepResult",
+    "clear_gradients",
+    "compare_gradients",
+    "run_workload",
+    "seconds_in_alternation",
+    "training_step",
+]
 
 MODES = ("eager", "stock", "memsched")
 Progress = Callable[[str], None]
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass
@@ -100,7 +110,7 @@ def run_workload(
         models[name] = copy.deepcopy(workload.model)
         already = len(reports())
         started = time.perf_counter()
-        steps[name] = _training_step(models[name], _compiled(models[name], name, options), workload.batch)
+        steps[name] = training_step(models[name], _compiled(models[name], name, options), workload.batch)
         steps[name]()
         seconds = time.perf_counter() - started
         modes[name] = _described(name, reports()[already:], 0.0 if name == "eager" else seconds)
@@ -114,8 +124,8 @@ def run_workload(
         modes[name].trace = trace = trace_memory(steps[name], device)
         modes[name].peak = trace.peak
     progress(f"{workload.name}: timing")
-    for name, seconds in _time_in_alternation(steps, repetitions, device).items():
-        modes[name].seconds = seconds
+    for name, seconds in seconds_in_alternation(steps, repetitions, device).items():
+        modes[name].seconds = statistics.median(seconds)
     return StepResult(workload.name, device, modes)
 
 
@@ -161,7 +171,9 @@ def _compiled(model: nn.Module, mode: str, options: dict[str, Any] | None) -> Ca
     return planned
 
 
-def _training_step(model: nn.Module, forward: Callable[..., Tensor], batch: Sequence[Tensor]) -> Callable[[], None]:
+def training_step(model: nn.Module, forward: Callable[..., Tensor], batch: Sequence[Tensor]) -> Callable[[], None]:
+    """A call that forgets the gradients of `model` and makes them again; `forward` is the model as compiled."""
+
     def step() -> None:
         clear_gradients(model)
         forward(*batch).backward()  # type: ignore[no-untyped-call]
@@ -188,15 +200,17 @@ def _status(mode: Mode, graphs: Sequence[GraphReport]) -> str:
     return "optimal" if mode.modelled == mode.lower_bound else "bounded"
 
 
-def _time_in_alternation(steps: dict[str, Callable[[], None]], repetitions: int, device: str) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def seconds_in_alternation(
+    steps: Mapping[Name, Callable[[], object]], repetitions: int, device: str = "cpu"
+) -> dict[Name, list[float]]:
+    """The seconds of every run of each step: one after the other, again and again, so that a slow moment hits all."""
+    seconds: dict[Name, list[float]] = {name: [] for name in steps}
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(repetitions):
         for name, step in steps.items():
-            if device == "cuda":
-                torch.cuda.synchronize()
+            wait()
             started = time.perf_counter()
             step()
-            if device == "cuda":
-                torch.cuda.synchronize()
+            wait()
             seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds

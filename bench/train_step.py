@@ -39,6 +39,7 @@ import memsched
 from bench.models import MODELS, Workload, build
 from bench.models.language import GPT
 from bench.models.policies import parse_policy
+from bench.step import seconds_in_alternation
 from bench.train_step_records import Key, Record, load, markdown_table, save
 from memsched.inductor.measure import measure_peak
 
@@ -148,8 +149,8 @@ def run(model: str, optimizer: str, options: argparse.Namespace) -> None:
             records[key].curve = difference
     if "time" in options.what:
         _progress(f"{model}, {optimizer}: timing")
-        for key, seconds in _alternate(steps, options).items():
-            records[key].step_seconds = seconds
+        for key, taken in seconds_in_alternation(steps, options.repetitions, options.device).items():
+            records[key].step_seconds = statistics.median(taken)
     save(records, options.output)
 
 
@@ -265,14 +266,6 @@ def _curves(steps: dict[Key, Step]) -> dict[Key, float]:
     if eager is None:
         return {}
     return {key: ((curve - eager).abs().max() / eager[0].abs()).item() for key, curve in losses.items()}
-
-
-def _alternate(steps: dict[Key, Step], options: argparse.Namespace) -> dict[Key, float]:
-    seconds: dict[Key, list[float]] = {key: [] for key in steps}
-    for _ in range(options.repetitions):
-        for key, step in steps.items():
-            seconds[key].append(_timed(step, options.device))
-    return {key: statistics.median(values) for key, values in seconds.items()}
 
 
 def _progress(text: str) -> None:

@@ -17,8 +17,9 @@ from bench import __main__ as commands
 from bench import run
 from bench.models import Workload
 from bench.run_cases import Case, Rows, cases_of, read_rows
-from bench.run_child import _Run, time_in_alternation
+from bench.run_child import _Run
 from bench.run_memory import measure_step, tensor_bytes
+from bench.step import seconds_in_alternation
 from memsched.inductor.measure import measure_peak
 
 CASE = Case("gpt", "small", "block", 2)
@@ -149,7 +150,7 @@ def test_a_storage_counts_once() -> None:
 def test_times_are_taken_in_turn() -> None:
     order: list[str] = []
     steps = {name: lambda name=name: order.append(name) for name in ("a", "b")}
-    assert set(time_in_alternation(steps, 3, "cpu")) == {"a", "b"}
+    assert set(seconds_in_alternation(steps, 3, "cpu")) == {"a", "b"}
     assert order == ["a", "b"] * 3
 
 

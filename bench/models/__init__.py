@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.models.policies import POLICIES, Policy, parse_policy
-from bench.models.registry import DEMO, DEMO_MODELS, MODELS, build
+from bench.models.registry import DEMO, DEMO_MODELS, MODELS, build, fault_of_names
 from bench.models.workload import SIZES, Entry, Workload
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "Policy",
     "Workload",
     "build",
+    "fault_of_names",
     "parse_policy",
 ]

@@ -10,6 +10,7 @@ hf           Hugging Face transformers
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import torch
 
@@ -18,7 +19,7 @@ from bench.models.checkpointed import CHECKPOINTED
 from bench.models.policies import parse_policy
 from bench.models.workload import SIZES, Entry, Workload
 
-__all__ = ["DEMO", "DEMO_MODELS", "MODELS", "build"]
+__all__ = ["DEMO", "DEMO_MODELS", "MODELS", "build", "fault_of_names"]
 
 DEMO_MODELS = ("moe", "contrastive", "traversal", "gpt")
 """What `python -m bench.demo --models all` runs."""
@@ -61,3 +62,9 @@ def build(
     torch.manual_seed(seed)
     model, inputs = configuration.build(chosen)
     return Workload(name, model.to(device), tuple(tensor.to(device) for tensor in inputs), chosen)
+
+
+def fault_of_names(names: Iterable[str]) -> str:
+    """What is wrong with the names that follow `--models`, in one line; "" when all are known."""
+    unknown = next((name for name in names if name not in MODELS), None)
+    return "" if unknown is None else f"--models: {unknown!r} is unknown ({', '.join(MODELS)})"
