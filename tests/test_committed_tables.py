@@ -45,12 +45,14 @@ def test_cuda_plans_are_never_above_stock() -> None:
         assert row["ways"]["memsched"]["peak"] <= row["ways"]["stock"]["peak"]
 
 
-def test_measured_steps_are_never_above_stock() -> None:
-    """In the allocator's bytes, for every checkpointed model of the report."""
+def test_measured_steps_are_never_above_stock_and_are_the_planned_ones() -> None:
+    """In the allocator's bytes, for every checkpointed model of the report: what was planned, to 8 bytes."""
     peaks: dict[tuple[Any, ...], dict[str, int]] = {}
     for line in (RESULTS / "cpu" / "rows.jsonl").read_text().splitlines():
         row = json.loads(line)
         peaks.setdefault((row["model"], row["batch"], row["policy"]), {})[row["mode"]] = row["peak"]
+        if row["mode"] == "memsched":
+            assert abs(row["peak"] - row["modelled"]) <= 8, row["model"]
     assert len(peaks) >= 12
     for case, of_mode in peaks.items():
         assert of_mode["memsched"] <= of_mode["stock"], case
