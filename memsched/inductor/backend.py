@@ -23,6 +23,7 @@ from memsched.core.report import counters
 from memsched.inductor.checkpoints import keep_checkpoints
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import unsupported_reason
+from memsched.inductor.convolution_gradients import split_convolution_gradients
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
 from memsched.inductor.saved_inputs import save_inputs_as_they_are
@@ -79,13 +80,17 @@ def planning_patches(options: BackendOptions, inductor: Mapping[str, Any] | None
         # Inductor weighs it against an estimate of its own that is too high.
         patches["allow_buffer_reuse"] = False
     if options.fusion != "stock":
-        rewrite = RewritePass("splitting products and saving inputs", _rewrite, options)
+        rewrite = RewritePass("rewriting the traced graph", _rewrite, options)
         patches |= _with_pass("post_grad_custom_post_pass", rewrite, inductor)
     return patches
 
 
 def _rewrite(graph: torch.fx.Graph) -> list[torch.fx.Node]:
-    return [*split_waiting_products(graph), *save_inputs_as_they_are(graph)]
+    return [
+        *split_waiting_products(graph),
+        *split_convolution_gradients(graph),
+        *save_inputs_as_they_are(graph),
+    ]
 
 
 def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""The two gradients of a convolution need not come at the same time.
+
+The backward of a convolution is one operator with two results, though the library computes one after the other.  Only
+the gradient of the input is what the rest of the backward waits for:
+
+    dy, x, w ──> convolution_backward ──> dx ──> …      one operator: dw, and the scratch memory for it, are there when
+                                     └──> dw            dx is, which is while most of the saved activations are
+    dy, w ──> convolution_backward ──> dx ──> …         two: dw comes when there is room.  Late layers have small
+    dy, x ──> convolution_backward ──> dw               images and large weights, so to keep dy and x costs less
+
+Claim: the same calls of the library run on the same operands, so every bit of the results is the same; an order that
+puts the two side by side, dw first, needs no more than the one operator did.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx
+
+__all__ = ["split_convolution_gradients"]
+
+aten = torch.ops.aten
+
+_MASK = 10
+"""The argument of `convolution_backward` that says which gradients are wanted: of the input, the weights, the bias."""
+
+
+def split_convolution_gradients(graph: fx.Graph) -> list[fx.Node]:
+    """Replace each `convolution_backward` for both gradients by two; returns those for the weights.
+
+    graph: of ATen operators.
+    """
+    both = [node for node in graph.nodes if node.target is aten.convolution_backward.default and _wants_both(node)]
+    return [_split(graph, node) for node in both]
+
+
+def _wants_both(node: fx.Node) -> bool:
+    if len(node.args) <= _MASK or any(user.target is not operator.getitem for user in node.users):
+        return False
+    to_input, to_weights, _bias = node.args[_MASK]
+    return bool(to_input and to_weights)
+
+
+def _split(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    to_bias = node.args[_MASK][2]
+    with graph.inserting_before(node):
+        to_weights = _part(graph, node, [False, True, to_bias])
+        to_input = _part(graph, node, [True, False, False])
+    for result in list(node.users):
+        result.replace_input_with(node, to_input if result.args[1] == 0 else to_weights)
+    graph.erase_node(node)
+    return to_weights
+
+
+def _part(graph: fx.Graph, node: fx.Node, mask: list[bool]) -> fx.Node:
+    part = graph.call_function(aten.convolution_backward.default, (*node.args[:_MASK], mask))
+    gradients = zip(node.meta["val"], mask, strict=True)
+    part.meta = node.meta | {"val": tuple(gradient if wanted else None for gradient, wanted in gradients)}
+    return part
