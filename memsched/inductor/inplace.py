@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch._inductor import config, ir
 from torch._inductor.codegen.common import BackendFeature
 from torch._inductor.codegen.wrapper import can_match_buffer_size
+from torch._inductor.dependencies import Dep, MemoryDep
 from torch._inductor.scheduler import BaseSchedulerNode, NopKernelSchedulerNode, SchedulerNode
 from torch._inductor.virtualized import V
 
@@ -132,5 +133,12 @@ def _one_index_in_kernel(node: SchedulerNode, read: Any) -> bool:
         if not isinstance(reader, BaseSchedulerNode) or reader.get_first_name() not in scheduler.name_to_fused_node:
             continue
         if scheduler.get_fused_node(reader) is fused:
-            touches |= {one for one in reader.read_writes.reads_and_writes() if one.name == read.get_name()}
+            dependencies = reader.read_writes.reads_and_writes()
+            touches |= {_with_merged_loops(one, reader) for one in dependencies if one.name == read.get_name()}
     return len(touches) <= 1
+
+
+def _with_merged_loops(dependency: Dep, reader: BaseSchedulerNode) -> Dep:
+    """As code generation will see it: on a GPU, Inductor merges loops behind our pass (`Scheduler.merge_loops`)."""
+    merges = config.loop_ordering_after_fusion and isinstance(reader, SchedulerNode) and reader.is_gpu()
+    return dependency.normalize() if merges and isinstance(dependency, MemoryDep) else dependency

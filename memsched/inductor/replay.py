@@ -96,7 +96,8 @@ def replay_wrapper(
 
     inputs: one per argument of `call`, in order; sizes that the wrapper takes as arguments are numbers.
     constants: attributes that Inductor would set on the module (`GraphLowering.constants`).
-    alignment: each storage takes a multiple of this many bytes.
+    alignment: each storage takes a multiple of this many bytes; one of the CPU, such as a state of the random generator
+        among the results of a CUDA graph, its own.
     fake_mode: the mode to run under, if symbolic sizes or a pretended device need one of their own.
 
     Raises:
@@ -141,7 +142,8 @@ class _LiveStorages:
         storage = tensor.untyped_storage()
         if storage._cdata in self._known:
             return
-        size = -(-storage.nbytes() // self.alignment) * self.alignment
+        alignment = 1 if tensor.device.type == "cpu" else self.alignment
+        size = -(-storage.nbytes() // alignment) * alignment
         self._known[storage._cdata] = StorageWeakRef(storage), size, len(self.curve)
         self._step(size, line)
 
