@@ -39,6 +39,16 @@ def test_the_tables_of_the_patches() -> None:
     assert patches.with_tables(text) == text
 
 
+@pytest.mark.parametrize(("device", "graphs"), [("cpu", 24), ("cuda", 16)])
+def test_the_memory_model_is_held_to_the_truth(device: str, graphs: int) -> None:
+    """In every order 2% at most from the replayed wrapper, and in 95% of the cases 0.5%."""
+    rows = [row for row in json.loads((RESULTS / "memory_model.json").read_text())["rows"] if row["device"] == device]
+    errors = [abs(row["modelled"] / row["replayed"] - 1) for row in rows]
+    assert len({(row["model"], row["graph"]) for row in rows}) >= graphs
+    assert max(errors) <= 0.02
+    assert sum(error <= 0.005 for error in errors) >= 0.95 * len(errors)
+
+
 def test_cuda_plans_are_never_above_stock() -> None:
     """In replayed bytes of the whole step."""
     for row in json.loads((RESULTS / "cuda_plans.json").read_text())["rows"]:

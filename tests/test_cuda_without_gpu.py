@@ -45,6 +45,14 @@ def test_two_views_through_one_tower_need_less_on_a_gpu_too(worker: CudaWorker) 
     assert planned.graphs[1].replayed < 0.8 * stock.graphs[1].replayed
 
 
+def test_the_model_is_the_generated_wrapper(worker: CudaWorker) -> None:
+    """Its normalisations run over both towers at once: what they write in place is read by two indices until Inductor
+    merges the loops, behind our pass.  In the incoming order and in two random ones."""
+    rows = worker.call("bench.memory_model:rows_of_cuda", "siamese", "small")
+    assert len(rows) == 6
+    assert [row["modelled"] for row in rows] == [row["replayed"] for row in rows]
+
+
 def test_a_model_larger_than_this_machine_is_planned(worker: CudaWorker) -> None:
     """16 layers of 1 GiB and a batch of 32 GiB: fake tensors have sizes and no storage."""
     plan = worker.plan("tests.test_cuda_without_gpu:large", batch_size=1 << 19)

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 import memsched
 from memsched.core.report import counters
+from memsched.inductor import backend
 from memsched.inductor import train_step as module
 from memsched.inductor import train_step_program
 from memsched.inductor.measure import measure_peak
@@ -402,6 +403,16 @@ def test_foreign_gradients_are_refused(interpreted: list[Any]) -> None:
     model.unused.weight.grad = torch.ones(3, 3)
     with pytest.raises(module.Refusal, match="has a gradient from elsewhere"):
         step(tokens())
+
+
+@pytest.mark.plans
+def test_a_pass_of_the_user_over_the_traced_graph_runs_before_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(backend, "_rewrite", lambda graph: ran.append("ours") or [])
+    options = {**STRICT, "post_grad_custom_post_pass": lambda graph: ran.append("theirs")}
+    model = tiny()
+    memsched.train_step(model, SGD(model.parameters(), lr=0.1), options=options).plan(tokens())
+    assert ran == ["theirs", "ours"]
 
 
 # ---- failures

@@ -80,7 +80,7 @@ def compile_step(
     names: what the user calls the inputs of the model.
     """
     already, notes = len(reports()), StepNotes(step.update_nodes)
-    with _compiling(fake_mode, options, _planning(options, notes) | {**inductor}):
+    with _compiling(fake_mode, options, _planning(options, notes, inductor)):
         code = _inner_compile(step)
     new = reports()[already:]
     written = {names[at]: placeholders for at, placeholders in step.written.items()}
@@ -90,8 +90,7 @@ def compile_step(
 def plan_step(step: StepGraph, fake_mode: FakeTensorMode, options: BackendOptions, inductor: Mapping[str, Any]) -> Plan:
     """Plan `step` without generating or compiling code."""
     already, notes = len(reports()), StepNotes(step.update_nodes)
-    patches = _planning(options, notes)
-    patches |= {**inductor, "fx_graph_cache": False}
+    patches = _planning(options, notes, inductor) | {"fx_graph_cache": False}
     patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
     with _compiling(fake_mode, options, patches), stopped():
         _inner_compile(step)
@@ -112,11 +111,12 @@ def _inner_compile(step: StepGraph) -> Any:
     )
 
 
-def _planning(options: BackendOptions, notes: StepNotes) -> dict[str, Any]:
+def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any]) -> dict[str, Any]:
+    """The patches of the user, and ours; a pass of theirs over the traced graph stays."""
     # For inference Inductor first moves every node to its readers, which it does not do in training.
-    patches: dict[str, Any] = {"reorder_for_locality": False}
+    patches: dict[str, Any] = {"reorder_for_locality": False, **inductor}
     if options.enabled:
-        patches |= planning_patches(options)
+        patches |= planning_patches(options, inductor)
         patches["_pre_fusion_custom_pass"] = NotingPreFusionPass(options, notes)
         patches["_post_fusion_custom_pass"] = NotingPostFusionPass(options, notes)
     return patches

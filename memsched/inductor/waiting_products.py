@@ -93,7 +93,8 @@ def _split(graph: fx.Graph, node: fx.Node) -> fx.Node:
     with graph.inserting_before(node):
         product = graph.call_function(aten.mm.default, (first, second))
         total = graph.call_function(aten.add.Tensor, (added, product))
-    product.meta, total.meta = dict(node.meta), dict(node.meta)
+    # Two buffers: passes that write in place take values of one storage for views.
+    product.meta, total.meta = node.meta | {"val": torch.empty_like(node.meta["val"])}, dict(node.meta)
     node.replace_all_uses_with(total)
     graph.erase_node(node)
     return total
