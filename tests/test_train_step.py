@@ -20,9 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 import memsched
 from memsched.core.report import counters
-from memsched.inductor import backend
+from memsched.inductor import backend, train_step_program
 from memsched.inductor import train_step as module
-from memsched.inductor import train_step_program
 from memsched.inductor.measure import measure_peak
 from memsched.inductor.train_step_compile import CompiledStep, Plan
 from memsched.inductor.train_step_failure import StepInterrupted
