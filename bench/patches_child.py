@@ -37,6 +37,7 @@ from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.measure import measure_peak
+from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.plan_only import run_uncompiled, stop_compile, stopped
 from memsched.inductor.session import graph_kind, num_kernels, stock_reorder
 
@@ -57,6 +58,9 @@ WAYS: dict[str, tuple[int, ...]] = {
 
 MEASURED = ("stock", "1+2", "1+2+4", "1+2+5")
 """Those that are compiled and run; eager is beside them."""
+
+ESTIMATED = "1+2"
+"""The combination for which it is told what an estimate without error would choose among the same orders."""
 
 MAX_CUTS = 32
 """`config.reorder_for_peak_memory_max_cuts` where patch 4 is on."""
@@ -95,11 +99,27 @@ class _Observe(SchedulerPass):  # type: ignore[misc]
                     order = [index[node] for node in stock_reorder(nodes)]
                     seconds = time.perf_counter() - started
                 row = {"kind": graph_kind(), "nodes": len(nodes), "kernels": num_kernels(nodes)}
-                self.found[name].append(row | {"peak": peak_bytes(graph, order), "order_seconds": seconds})
+                row |= {"peak": peak_bytes(graph, order), "order_seconds": seconds}
+                self.found[name].append(row | (_allocated(nodes, order) if name == ESTIMATED else {}))
         stop_compile()
 
     def uuid(self) -> str:
         return "bench patches"
+
+
+def _allocated(nodes: list[Any], chosen: Sequence[int]) -> dict[str, int]:
+    """Bytes that the wrapper really needs: under the order that the estimate chose, and the least of any candidate's.
+
+    To be called under the patches in question.
+    """
+    model = AllocationModel.of(extract_graph(nodes, "graph", "postfusion"), nodes)
+    index = {node: at for at, node in enumerate(nodes)}
+    (methods,) = memory.reorder_for_peak_memory.__defaults__
+    orders = [list(range(len(nodes))), list(chosen)]
+    for method in methods:
+        with mock.patch.object(memory.reorder_for_peak_memory, "__defaults__", ([method],)):
+            orders.append([index[node] for node in stock_reorder(nodes)])
+    return {"allocated": model.peak(chosen), "allocated_least": min(map(model.peak, orders))}
 
 
 def _without_local_buffers(graph: Graph, nodes: Sequence[Any]) -> Graph:
@@ -147,6 +167,8 @@ def lower(name: str) -> dict[str, Any]:
             "order_seconds": sum(graph["order_seconds"] for graph in graphs),
             "graphs": [{key: graph[key] for key in ("kind", "nodes", "kernels", "peak")} for graph in graphs],
         }
+    for key in ("allocated", "allocated_least"):
+        rows[ESTIMATED][key] = max((graph[key] for graph in found[ESTIMATED]), default=0)
     return {"model": name, "kind": "lowered", "ways": rows}
 
 
