@@ -217,8 +217,8 @@ def _estimate() -> str:
     ratios = {model: way["allocated_least"] / way["allocated"] for model, way in rows.items() if "allocated" in way}
     gains = [f"`{model}` ({1 - ratio:.1%})" for model, ratio in sorted(ratios.items()) if ratio < 0.9995]
     return (
-        f"With patches 1 and 2 such an estimate would choose a better candidate for {len(gains)} of {len(ratios)} models"
-        f": {', '.join(gains) or 'none'}."
+        f"With patches 1 and 2 such an estimate would choose a better candidate for {len(gains)} of {len(ratios)} "
+        f"models: {', '.join(gains) or 'none'}."
     )
 
 
