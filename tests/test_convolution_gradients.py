@@ -29,13 +29,17 @@ def _forget() -> None:
     memsched.reset()
 
 
-def backward_graph(mask: tuple[bool, bool, bool], *, transposed: bool = False) -> tuple[fx.GraphModule, list[Tensor]]:
+def backward_graph(
+    mask: tuple[bool, bool, bool], *, transposed: bool = False, groups: int = 1
+) -> tuple[fx.GraphModule, list[Tensor]]:
     """One `convolution_backward` and the results that `mask` asks for."""
-    x, weight = torch.randn(2, 8, 10, 10), torch.randn(8, 8, 3, 3)
-    how: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], transposed, [0, 0], 1)
+    x, weight = torch.randn(2, 8, 10, 10), torch.randn(8, 8 // groups, 3, 3)
+    how: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], transposed, [0, 0], groups)
     dy = torch.randn_like(aten.convolution(x, weight, None, *how))
     graph = fx.Graph()
     reads = tuple(graph.placeholder(name) for name in ("dy", "x", "weight"))
+    for node, value in zip(reads, (dy, x, weight), strict=True):
+        node.meta["val"] = value
     both = graph.call_function(aten.convolution_backward.default, (*reads, [8], *how, list(mask)))
     both.meta["val"] = aten.convolution_backward(dy, x, weight, [8], *how, mask)
     graph.output(tuple(graph.call_function(operator.getitem, (both, at)) for at in range(3) if mask[at]))
@@ -59,6 +63,11 @@ def test_the_two_parts_give_every_bit(bias: bool, transposed: bool) -> None:
 def test_one_gradient_is_left_alone(mask: tuple[bool, bool, bool]) -> None:
     """The first layer of a net, and frozen ones."""
     assert split_convolution_gradients(backward_graph(mask)[0].graph) == []
+
+
+@pytest.mark.parametrize(("groups", "split"), [(1, 1), (2, 1), (8, 0)])
+def test_depthwise_convolutions_are_left_alone(groups: int, split: int) -> None:
+    assert len(split_convolution_gradients(backward_graph((True, True, False), groups=groups)[0].graph)) == split
 
 
 def test_an_operator_that_is_read_as_a_whole_is_left_alone() -> None:

@@ -11,11 +11,13 @@ what small kernels of oneDNN keep besides.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from memsched.inductor.measure import trace_memory
 from memsched.inductor.workspaces import Operand, workspace
@@ -23,13 +25,19 @@ from memsched.inductor.workspaces import Operand, workspace
 aten = torch.ops.aten
 
 CONVOLUTIONS = [
-    # batch, channels in, channels out, height, kernel, stride, groups
-    (4, 16, 32, 32, 3, 1, 1),
-    (8, 32, 64, 32, 1, 1, 1),
-    (8, 64, 64, 32, 3, 1, 1),
-    (8, 32, 64, 64, 3, 2, 1),
-    (8, 128, 128, 16, 3, 1, 1),
-    (4, 32, 32, 32, 3, 1, 32),
+    # batch, channels in, channels out, height, kernel, stride, groups, dilation
+    (4, 16, 32, 32, 3, 1, 1, 1),
+    (8, 32, 64, 32, 1, 1, 1, 1),
+    (8, 64, 64, 32, 3, 1, 1, 1),
+    (8, 32, 64, 64, 3, 2, 1, 1),
+    (8, 128, 128, 16, 3, 1, 1, 1),
+    (4, 32, 32, 32, 3, 1, 1, 2),
+    (4, 32, 32, 32, 3, 1, 32, 1),
+    (2, 8, 8, 8, 3, 1, 8, 2),
+    (8, 32, 32, 32, 3, 1, 32, 2),
+    (4, 32, 32, 32, 5, 1, 32, 1),
+    (4, 32, 32, 16, 3, 1, 4, 1),
+    (4, 64, 64, 16, 3, 1, 32, 1),
 ]
 
 
@@ -59,23 +67,25 @@ def images(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_convolution(case: tuple[int, ...]) -> None:
-    batch, channels, filters, height, kernel, stride, groups = case
+    batch, channels, filters, height, kernel, stride, groups, dilation = case
     x = images(batch, channels, height, height)
     weight = images(filters, channels // groups, kernel, kernel)
-    how = ([stride] * 2, [kernel // 2] * 2, [1, 1], False, [0, 0], groups)
-    assert_explained(lambda: aten.convolution(x, weight, None, *how), "convolution", [x, weight])
+    how = ([stride] * 2, [dilation * (kernel // 2)] * 2, [dilation] * 2, False, [0, 0], groups)
+    call = partial(aten.convolution, x, weight, None, *how)
+    assert_explained(call, "convolution", [x, weight], tree_leaves(how))
 
 
 @pytest.mark.parametrize("mask", [(True, True, False), (False, True, False), (True, False, False)])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_convolution_backward(case: tuple[int, ...], mask: tuple[bool, bool, bool]) -> None:
-    batch, channels, filters, height, kernel, stride, groups = case
+    batch, channels, filters, height, kernel, stride, groups, dilation = case
     x = images(batch, channels, height, height)
     weight = images(filters, channels // groups, kernel, kernel)
-    how = ([stride] * 2, [kernel // 2] * 2, [1, 1], False, [0, 0], groups)
+    how = ([stride] * 2, [dilation * (kernel // 2)] * 2, [dilation] * 2, False, [0, 0], groups)
     gradient = images(*aten.convolution(x, weight, None, *how).shape)
     reads = (gradient, x, weight)
-    assert_explained(lambda: aten.convolution_backward(*reads, [0], *how, mask), "convolution_backward", reads, mask)
+    call = partial(aten.convolution_backward, *reads, [0], *how, mask)
+    assert_explained(call, "convolution_backward", reads, tree_leaves((how, mask)))
 
 
 @pytest.mark.parametrize("length", [64, 256, 1024])

@@ -23,14 +23,14 @@ __all__ = ["split_convolution_gradients"]
 
 aten = torch.ops.aten
 
-_MASK = 10
-"""The argument of `convolution_backward` that says which gradients are wanted: of the input, the weights, the bias."""
+_GROUPS, _MASK = 9, 10
+"""Arguments of `convolution_backward`; the mask says which gradients are wanted: of input, weights, bias."""
 
 
 def split_convolution_gradients(graph: fx.Graph) -> list[fx.Node]:
     """Replace each `convolution_backward` for both gradients by two; returns those for the weights.
 
-    graph: of ATen operators.
+    graph: of ATen operators.  Depthwise convolutions are left as they are.
     """
     both = [node for node in graph.nodes if node.target is aten.convolution_backward.default and _wants_both(node)]
     return [_split(graph, node) for node in both]
@@ -40,7 +40,17 @@ def _wants_both(node: fx.Node) -> bool:
     if len(node.args) <= _MASK or any(user.target is not operator.getitem for user in node.users):
         return False
     to_input, to_weights, _bias = node.args[_MASK]
-    return bool(to_input and to_weights)
+    return bool(to_input and to_weights) and not _is_depthwise(node)
+
+
+def _is_depthwise(node: fx.Node) -> bool:
+    """With one channel in each group: small weights, so that nothing is gained.
+
+    Asked for these weights' gradient alone, Inductor would copy the images into the weights' order of strides
+    (`convolution_backward_lowering`, torch/_inductor/kernel/conv.py).
+    """
+    weights, groups = node.args[2], node.args[_GROUPS]
+    return isinstance(weights, fx.Node) and groups != 1 and weights.meta["val"].shape[1] == 1
 
 
 def _split(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._inductor import ir
+from torch.utils._pytree import tree_leaves
 
 from memsched.core.graph import Graph
 
@@ -72,10 +73,13 @@ def workspace(operator: str, operands: Sequence[Operand], constants: Sequence[An
     return rule(operands, constants) if rule else 0
 
 
-def _convolution(operands: Sequence[Operand], _constants: Sequence[Any]) -> int:
+def _convolution(operands: Sequence[Operand], constants: Sequence[Any]) -> int:
     """The weights blocked."""
     activations, weights = operands[:2]
-    return _blocked(weights) if activations.channels_last else 0
+    if not activations.channels_last:
+        return 0
+    groups, _ = _groups_and_dilation(constants, weights)
+    return _blocked_in_groups(weights, groups) if 1 < weights.size[1] < 8 and groups > 1 else _blocked(weights)
 
 
 def _convolution_backward(operands: Sequence[Operand], constants: Sequence[Any]) -> int:
@@ -84,12 +88,19 @@ def _convolution_backward(operands: Sequence[Operand], constants: Sequence[Any])
     to_input, to_weights = constants[-3:-1]
     if not activations.channels_last:
         return 0
-    first = _blocked(weights) if to_input else 0
-    if to_input and activations.size[2] > 1.5 * gradient.size[2]:  # strided: gathered for one image at a time
-        first += activations.bytes // activations.size[0]
+    groups, dilation = _groups_and_dilation(constants[:-3], weights)
+    depthwise = groups > 1 == weights.size[1]
+    first = 0
+    if to_input:
+        grouped = dilation > 1 if depthwise else groups > 1 and weights.size[1] < 8
+        first = _blocked_in_groups(weights, groups) if grouped else _blocked(weights)
+        if activations.size[2] > 1.5 * gradient.size[2]:  # strided: gathered for one image at a time
+            first += activations.bytes // activations.size[0]
     if not to_weights:
         return first
-    return max(first - weights.bytes, 2 * _blocked(weights))
+    grouped = dilation > 1 or max(weights.size[2:]) > 3 if depthwise else groups > 1
+    second = weights.bytes + _blocked_in_groups(weights, groups) if grouped else 2 * _blocked(weights)
+    return max(first - weights.bytes, second)
 
 
 def _attention(operands: Sequence[Operand], _constants: Sequence[Any]) -> int:
@@ -119,6 +130,26 @@ def _blocked(weights: Operand) -> int:
     return weights.bytes // weights.size[0] * _BLOCK * math.ceil(weights.size[0] / _BLOCK)
 
 
+def _groups_and_dilation(constants: Sequence[Any], weights: Operand) -> tuple[int, int]:
+    """The last constants of a convolution are dilation, whether transposed, padding of the output, and groups."""
+    dimensions = len(weights.size) - 2
+    *_, groups = constants
+    transposed = constants[-2 - dimensions]
+    dilation = max(constants[-2 - 2 * dimensions : -2 - dimensions])
+    # The weights of a transposed one lie the other way round, and were not calibrated in groups.
+    return (1, 1) if transposed else (int(groups), int(dilation))
+
+
+def _blocked_in_groups(weights: Operand, groups: int) -> int:
+    """Bytes where the channels of each group are in whole blocks, both of the output and of the input.
+
+    Where oneDNN has no kernel for narrow groups; a group of one channel takes 256 times its bytes.
+    """
+    outside, inside = weights.size[0] // groups, weights.size[1]
+    blocks = math.ceil(outside / _BLOCK) * math.ceil(inside / _BLOCK)
+    return weights.bytes // (outside * inside) * _BLOCK * _BLOCK * blocks
+
+
 _RULES: dict[str, Callable[[Sequence[Operand], Sequence[Any]], int]] = {
     "convolution": _convolution,
     "convolution_backward": _convolution_backward,
@@ -139,7 +170,8 @@ def _workspace_of(node: BaseSchedulerNode) -> int:
     operands = [operand for operand in map(_operand, kernel.inputs) if operand is not None]
     if len(operands) < len(kernel.inputs):
         return 0
-    return workspace(operator, operands, kernel.constant_args)
+    named = [kernel.kwargs[name] for name in kernel.ordered_kwargs_for_cpp_kernel if name in kernel.kwargs]
+    return workspace(operator, operands, tree_leaves((kernel.constant_args, named)))
 
 
 def _operand(tensor: Any) -> Operand | None:
