@@ -4,8 +4,8 @@ While an operator of a library runs, its outputs and its scratch memory are ther
 
     before   | outputs + workspace (the peak) |   after: outputs
 
-The peak, above what was there before, is what the profiler counts; the table must tell it to 2% and 16 KiB, which is
-what small kernels of oneDNN keep besides.
+The peak, above what was there before, is what the profiler counts; the table must tell the workspace to 2% and 4 KiB;
+the gradient of a strided convolution's input to 15%.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ def peak_and_outputs(call: Callable[[], Any]) -> tuple[int, int]:
     return trace.peak, sum(t.untyped_storage().nbytes() for t in outputs if isinstance(t, Tensor))
 
 
-def assert_explained(call: Callable[[], Any], operator: str, reads: Sequence[Tensor], constants: Any = ()) -> None:
+def assert_explained(
+    call: Callable[[], Any], operator: str, reads: Sequence[Tensor], constants: Any = (), share: float = 0.02
+) -> None:
     peak, outputs = peak_and_outputs(call)
     expected = workspace(operator, operands(*reads), constants)
-    assert abs(outputs + expected - peak) <= 0.02 * peak + 16 * 1024, (outputs, expected, peak)
+    assert abs(outputs + expected - peak) <= share * expected + 4 * 1024, (outputs, expected, peak)
 
 
 def images(*shape: int) -> Tensor:
@@ -75,17 +77,21 @@ def test_convolution(case: tuple[int, ...]) -> None:
     assert_explained(call, "convolution", [x, weight], tree_leaves(how))
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("mask", [(True, True, False), (False, True, False), (True, False, False)])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
-def test_convolution_backward(case: tuple[int, ...], mask: tuple[bool, bool, bool]) -> None:
+def test_convolution_backward(case: tuple[int, ...], mask: tuple[bool, bool, bool], turned: bool) -> None:
+    """With weights that lie as the images do, or the other way round."""
     batch, channels, filters, height, kernel, stride, groups, dilation = case
     x = images(batch, channels, height, height)
     weight = images(filters, channels // groups, kernel, kernel)
+    weight = weight.contiguous() if turned else weight
     how = ([stride] * 2, [dilation * (kernel // 2)] * 2, [dilation] * 2, False, [0, 0], groups)
     gradient = images(*aten.convolution(x, weight, None, *how).shape)
     reads = (gradient, x, weight)
     call = partial(aten.convolution_backward, *reads, [0], *how, mask)
-    assert_explained(call, "convolution_backward", reads, tree_leaves((how, mask)))
+    share = 0.15 if stride > 1 and mask[0] else 0.02
+    assert_explained(call, "convolution_backward", reads, tree_leaves((how, mask)), share)
 
 
 @pytest.mark.parametrize("length", [64, 256, 1024])

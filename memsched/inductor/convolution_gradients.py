@@ -8,6 +8,10 @@ the gradient of the input is what the rest of the backward waits for:
     dy, w ──> convolution_backward ──> dx ──> …         two: dw comes when there is room.  Late layers have small
     dy, x ──> convolution_backward ──> dw               images and large weights, so to keep dy and x costs less
 
+For dw the library asks the weights only how large they are and how they lie.  If not as the images do, it would copy
+them first, so it is given a view of the same memory that does (Inductor's own kernel for dw is given an empty tensor,
+`call_aten_dw` in torch/_inductor/kernel/conv.py).
+
 Claim: the same calls of the library run on the same operands, so every bit of the results is the same; an order that
 puts the two side by side, dw first, needs no more than the one operator did.
 """
@@ -23,7 +27,7 @@ __all__ = ["split_convolution_gradients"]
 
 aten = torch.ops.aten
 
-_GROUPS, _MASK = 9, 10
+_IMAGES, _WEIGHTS, _GROUPS, _MASK = 1, 2, 9, 10
 """Arguments of `convolution_backward`; the mask says which gradients are wanted: of input, weights, bias."""
 
 
@@ -49,7 +53,7 @@ def _is_depthwise(node: fx.Node) -> bool:
     Asked for these weights' gradient alone, Inductor would copy the images into the weights' order of strides
     (`convolution_backward_lowering`, torch/_inductor/kernel/conv.py).
     """
-    weights, groups = node.args[2], node.args[_GROUPS]
+    weights, groups = node.args[_WEIGHTS], node.args[_GROUPS]
     return isinstance(weights, fx.Node) and groups != 1 and weights.meta["val"].shape[1] == 1
 
 
@@ -58,6 +62,8 @@ def _split(graph: fx.Graph, node: fx.Node) -> fx.Node:
     with graph.inserting_before(node):
         to_weights = _part(graph, node, [False, True, to_bias])
         to_input = _part(graph, node, [True, False, False])
+    with graph.inserting_before(to_weights):
+        to_weights.update_arg(_WEIGHTS, _as_images_lie(graph, node))
     for result in list(node.users):
         result.replace_input_with(node, to_input if result.args[1] == 0 else to_weights)
     graph.erase_node(node)
@@ -69,3 +75,19 @@ def _part(graph: fx.Graph, node: fx.Node, mask: list[bool]) -> fx.Node:
     gradients = zip(node.meta["val"], mask, strict=True)
     part.meta = node.meta | {"val": tuple(gradient if wanted else None for gradient, wanted in gradients)}
     return part
+
+
+def _as_images_lie(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """The weights, or if the channels of the images come last and theirs do not, a view of their memory as if."""
+    images, weights = (argument.meta["val"] for argument in (node.args[_IMAGES], node.args[_WEIGHTS]))
+    last = torch.channels_last
+    if not all(isinstance(size, int) for size in (*images.shape, *weights.shape)):
+        return node.args[_WEIGHTS]  # asked how it lies, a symbolic shape would guard the compiled code
+    if images.dim() != 4 or not images.is_contiguous(memory_format=last) or images.is_contiguous():
+        return node.args[_WEIGHTS]
+    if weights.is_contiguous(memory_format=last) or not weights.is_contiguous():
+        return node.args[_WEIGHTS]
+    strides = torch.empty_like(weights, memory_format=last).stride()
+    view = graph.call_function(aten.as_strided.default, (node.args[_WEIGHTS], list(weights.shape), list(strides)))
+    view.meta["val"] = aten.as_strided.default(weights, weights.shape, strides)
+    return view
