@@ -7,6 +7,7 @@ mean of ratios is geometric.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,16 @@ class Group:
         """`what` of one mode over that of another; None where either is missing."""
         above, below = self.value(mode, what), self.value(other, what)
         return above / below if above is not None and below else None
+
+    def bytes(self, mode: str) -> float | None:
+        """The measured peak of a mode, or the modelled one where it was only lowered."""
+        measured = self.value(mode, "peak")
+        return self.value(mode, "modelled") if measured is None else measured
+
+    def bytes_ratio(self, mode: str, other: str) -> float | None:
+        """`bytes` of one mode over that of another; None where either is missing."""
+        above, below = self.bytes(mode), self.bytes(other)
+        return above / below if above and below else None
 
     def time_ratio(self, mode: str, other: str) -> float | None:
         """Step times, of modes that were timed in alternation with each other."""
@@ -74,7 +85,7 @@ def group_rows(rows: Iterable[Row]) -> list[Group]:
 def tables(groups: Sequence[Group]) -> list[Table]:
     """Every table that has a line."""
     made = [
-        _summary(groups), _measured(groups), _all_modes(groups), _parts(groups), _modelled(groups),
+        _summary(groups), _sweeps(groups), _measured(groups), _all_modes(groups), _parts(groups), _modelled(groups),
         _series_parallel(groups), failures(groups),
     ]  # fmt: skip
     return [table for table in made if table.lines]
@@ -95,6 +106,8 @@ def headline(groups: Sequence[Group]) -> list[str]:
     for modes, name in ((("eager", "stock", "memsched"), "eager, stock and memsched"), (MODES, "all modes")):
         measured = {g.case.model for g in groups if all(g.value(mode, "peak") is not None for mode in modes)}
         sentences.append(f"{len(measured)} models are measured in {name}.")
+    lowered = {g.case.model for g in groups if all(g.bytes(mode) is not None for mode in MODES)}
+    sentences.append(f"{len(lowered)} models are in all modes, measured or modelled.")
     for what, name in (("peak", "measured"), ("modelled", "modelled")):
         ratios = _found(group.ratio(what, "memsched", "stock") for group in groups)
         if ratios:
@@ -135,6 +148,31 @@ def _summary(groups: Sequence[Group]) -> Table:
     return Table("Measured peaks by checkpoint policy", "Geometric means of ratios, and counts.", header, lines)
 
 
+def _sweeps(groups: Sequence[Group]) -> Table:
+    """Means over the models that are there in several settings, by policy and batch size."""
+    settings: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        settings.setdefault((group.case.model, group.case.size), []).append(group)
+    swept: dict[tuple[str, float], list[Group]] = {}
+    for some in settings.values():
+        for group in some if len(some) > 1 else ():
+            if all(group.bytes(mode) is not None for mode in ("eager", "stock", "memsched")):
+                swept.setdefault((group.case.policy, group.case.batch / some[0].case.batch), []).append(group)
+    lines = []
+    for (policy, factor), chosen in swept.items():
+        pairs = (("stock", "eager"), ("memsched", "eager"), ("memsched", "stock"))
+        ratios = [_found(group.bytes_ratio(*pair) for group in chosen) for pair in pairs]
+        cells = [(_two(geometric_mean(each)), str(sum(ratio > 1 for ratio in each))) for each in ratios]
+        lines.append((policy, f"{factor:g}x", str(len(chosen)), *itertools.chain(*cells)))
+    header = ("checkpoints", "batch", "models", "stock / eager", "above", "memsched / eager", "above",
+              "memsched / stock", "above")  # fmt: skip
+    about = (
+        "Models that are there in several settings: geometric means of their peaks, and how many are above. Eager is "
+        "always measured; the others are modelled where a setting was only lowered: where *Measured* does not have it."
+    )
+    return Table("By checkpoint policy and batch size", about, header, lines)
+
+
 def _measured(groups: Sequence[Group]) -> Table:
     lines = []
     for group in groups:
@@ -169,11 +207,13 @@ def _measured(groups: Sequence[Group]) -> Table:
 def _all_modes(groups: Sequence[Group]) -> Table:
     lines = []
     for group in groups:
-        peaks = [group.value(mode, "peak") for mode in MODES]
-        if peaks[1] is not None and sum(peak is not None for peak in peaks) >= 4:
-            lines.append((*_setting(group), *map(_mib, peaks)))
+        if all(group.bytes(mode) is not None for mode in MODES):
+            modelled = {mode for mode in MODES if group.value(mode, "peak") is None}
+            cells = {mode: _mib(group.bytes(mode)) for mode in MODES}
+            lines.append((*_setting(group), *(f"*{c}*" if mode in modelled else c for mode, c in cells.items())))
     about = (
-        "Measured MiB. *Order* is memsched's order of stock's fusions, *no reorder* is stock without its own reorder."
+        "Measured MiB, or in italics modelled. *Order* is memsched's order of stock's fusions, *no reorder* is stock "
+        "without its own reorder."
     )
     header = ("model", "checkpoints", "batch", "eager", "aot_eager", "stock", "no reorder", "order", "memsched")
     return Table("All modes", about, header, lines)
@@ -207,6 +247,7 @@ def _modelled(groups: Sequence[Group]) -> Table:
         lines.append(
             (
                 *_setting(group),
+                _mib(group.value("eager", "peak")),
                 *(_mib(value) for value in values.values()),
                 _mib(group.value("memsched", "bound")),
                 _two(group.ratio("modelled", "memsched", "stock")),
@@ -217,10 +258,11 @@ def _modelled(groups: Sequence[Group]) -> Table:
             )
         )
     about = (
-        "The larger of the forward and the backward graph, in the memory model that plans; no order goes below bound."
+        "The larger of the forward and the backward graph, in the memory model that plans; no order goes below bound. "
+        "*Eager* is measured."
     )
-    header = ("model", "checkpoints", "batch", "stock", "no reorder", "order", "memsched", "bound", "of stock", "gap",
-              "plan", "kernels", "planner s")  # fmt: skip
+    header = ("model", "checkpoints", "batch", "eager", "stock", "no reorder", "order", "memsched", "bound",
+              "of stock", "gap", "plan", "kernels", "planner s")  # fmt: skip
     return Table("Modelled MiB", about, header, lines)
 
 
@@ -256,7 +298,8 @@ def failures(groups: Sequence[Group]) -> Table:
 
 
 def _setting(group: Group) -> tuple[str, str, str]:
-    return group.case.model, group.case.policy, str(group.case.batch)
+    size = " (small)" if group.case.size == "small" else ""
+    return group.case.model + size, group.case.policy, str(group.case.batch)
 
 
 def _found(values: Iterable[float | None]) -> list[float]:

@@ -54,6 +54,20 @@ def test_the_modes_of_a_case_stand_side_by_side() -> None:
     assert line[10:] == ("7 to 9", "12", "0.5", "2.00", "100.0%", "bounded")
 
 
+def test_settings_that_were_only_lowered_take_part_in_the_sweeps_and_in_all_modes() -> None:
+    """The same model once more, with twice the batch: stock needs 16 MiB in the model, eager 10."""
+    lowered = {"status": "ok", "reason": "", "measured": False, "modelled": 16 * MIB, "batch": 8}
+    twice = [
+        *(row(mode, peak, batch=8) for mode, peak in (("eager", 10), ("aot_eager", 9))),
+        *(row(mode, **lowered) for mode in ("stock", "stock_no_reorder", "order", "memsched")),
+    ]
+    made = {table.title: table for table in tables(group_rows([*known_rows(), *twice]))}
+    first, second = made["By checkpoint policy and batch size"].lines
+    assert first == ("block", "1x", "1", "2.00", "1", "0.50", "0", "0.25", "0")
+    assert second == ("block", "2x", "1", "1.60", "1", "1.60", "1", "1.00", "0")
+    assert made["All modes"].lines == [("gpt", "block", "8", "10.00", "9.00", *["*16.00*"] * 4)]
+
+
 def test_the_parts_of_the_peak_are_listed() -> None:
     (line,) = table("What the peak consists of").lines
     assert line[3:] == ("eager", "backward", "4.00", "1.00", "2.00", "1.00", "1.00", "2.00", "2.00")
