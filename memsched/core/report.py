@@ -18,7 +18,7 @@ from memsched.core.graphio import plan_to_json
 from memsched.core.origin import MadeFusion, Origin, RefusedFusion
 from memsched.core.result import Schedule
 
-__all__ = ["GraphReport", "add_report", "await_signature", "counters", "reports", "reset", "restore_report"]
+__all__ = ["GraphReport", "add_report", "await_signature", "count", "counters", "reports", "reset", "restore_report"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,11 @@ _reports: list[GraphReport] = []
 
 _awaited: set[str] = set()
 """Signatures of modules that this process has planned and not yet loaded."""
+
+
+def count(cause: str) -> None:
+    """One more fallback by this cause."""
+    counters[cause] = counters.get(cause, 0) + 1
 
 
 def add_report(report: GraphReport) -> None:

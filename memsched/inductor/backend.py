@@ -19,7 +19,7 @@ import torch
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
-from memsched.core.report import counters
+from memsched.core.report import count
 from memsched.inductor.checkpoints import keep_checkpoints
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import unsupported_reason
@@ -124,5 +124,5 @@ def _with_choices(options: BackendOptions) -> Callable[..., Any]:
 
 @functools.lru_cache(maxsize=16)
 def _warn_once(message: str) -> None:
-    counters["unsupported torch"] = counters.get("unsupported torch", 0) + 1
+    count("unsupported torch")
     log.warning(message)

@@ -27,7 +27,7 @@ from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
 from memsched.core.origin import Origin
-from memsched.core.report import counters
+from memsched.core.report import count
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import Scheduler
@@ -60,7 +60,7 @@ def origins_of(graph: Graph) -> dict[str, Origin]:
     try:
         return _origins_of(graph)
     except Exception as error:
-        counters["naming buffers"] = counters.get("naming buffers", 0) + 1
+        count("naming buffers")
         log.warning("memsched: %s: no source lines (%s: %s)", graph.name, type(error).__name__, error)
         return {}
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
-from torch._dynamo.utils import counters as torch_counters
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from memsched.core.report import counters
 from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.session import PlanningSession, session_of
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PostFusionPass", "PreFusionPass", "RewritePass", "plan_key"]
 
-log = logging.getLogger("memsched")
 
 _SOLVERS = ("ortools", "pulp", "highspy", "numpy")
 
@@ -82,9 +79,7 @@ class RewritePass(CustomGraphPass):  # type: ignore[misc]
         except Exception as error:
             if self.options.strict:
                 raise
-            counters[self.doing] = counters.get(self.doing, 0) + 1
-            torch_counters["memsched"][self.doing] += 1
-            log.warning("memsched: %s is left to stock Inductor (%s: %s)", self.doing, type(error).__name__, error)
+            leave_to_stock(self.doing, self.doing, reason_of(error))
 
     def uuid(self) -> str:
         return f"{self.doing} {plan_key(self.options)}"

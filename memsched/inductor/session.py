@@ -12,13 +12,11 @@ warning, a counter; with `strict` it raises.
 
 from __future__ import annotations
 
-import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from torch._dynamo.utils import counters as torch_counters
 from torch._inductor import config, memory
 from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
@@ -27,10 +25,11 @@ from torch.utils._ordered_set import OrderedSet
 from memsched.core.graph import Graph
 from memsched.core.origin import MadeFusion, RefusedFusion
 from memsched.core.peak import peak_bytes
-from memsched.core.report import GraphReport, counters
+from memsched.core.report import GraphReport
 from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
 from memsched.inductor.extract import ExtractionError, extract_graph
+from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.kernel_groups import cut_groups, cuts, emissions, grouped_peak
 from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.options import BackendOptions
@@ -54,7 +53,6 @@ __all__ = [
     "stock_reorder",
 ]
 
-log = logging.getLogger("memsched")
 
 _CLOCK_SLACK = 4.0
 """How many times slower than the reference a machine may be before the clock ends a search, and plans may differ."""
@@ -217,10 +215,8 @@ class PlanningSession:
         except Exception as error:
             if self.options.strict:
                 raise
-            self.fallback = f"{doing}: {type(error).__name__}: {error}".splitlines()[0]
-            counters[doing] = counters.get(doing, 0) + 1
-            torch_counters["memsched"][doing] += 1
-            log.warning("memsched: %s is left to stock Inductor (%s)", self.name, self.fallback)
+            self.fallback = f"{doing}: {reason_of(error)}"
+            leave_to_stock(self.name, doing, self.fallback)
             return None
         finally:
             self.seconds += time.perf_counter() - self._began

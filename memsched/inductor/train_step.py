@@ -39,9 +39,10 @@ from torch import Tensor, fx, nn
 from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 from torch.optim import Optimizer
 
-from memsched.core.report import counters
+from memsched.core.report import count
 from memsched.inductor.backend import partition_patches
 from memsched.inductor.compat import unsupported_reason
+from memsched.inductor.failures import reason_of
 from memsched.inductor.train_step_capture import capture
 from memsched.inductor.train_step_clipping import random_state_kept
 from memsched.inductor.train_step_failure import StepInterrupted
@@ -218,9 +219,8 @@ class TrainStep:
         """From here on torch.compile, autograd and the optimizer do the step, as they would have without memsched."""
         if self.options.backend.strict:
             raise RuntimeError("memsched.train_step: the step could not be compiled") from error
-        counters["train step"] = counters.get("train step", 0) + 1
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        log.warning("memsched: the training step is left to torch.compile and the optimizer (%s)", reason)
+        count("train step")
+        log.warning("memsched: the training step is left to torch.compile and the optimizer (%s)", reason_of(error))
         self._stock = self._make_stock()
 
     def _make_stock(self) -> Callable[..., Tensor]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from memsched.core.report import counters
+from memsched.core.report import count
 from memsched.inductor.train_step_capture import Captured
 from memsched.inductor.train_step_compile import CompiledStep, Plan, compile_step, plan_step
 from memsched.inductor.train_step_graph import Recipe, build_step
@@ -142,7 +142,7 @@ class Program:
         except Exception as error:  # what is told about a step must not cost the step
             if self.owner.options.backend.strict:
                 raise
-            counters["report of a step"] = counters.get("report of a step", 0) + 1
+            count("report of a step")
             log.warning("memsched: no report of the step (%s: %s)", type(error).__name__, error)
 
     def _check(self, inputs: Sequence[Any]) -> None:
