@@ -221,9 +221,16 @@ def _with_rows(rows: list[Row], name: str, options: argparse.Namespace, file: Pa
             new = worker.call("bench.memory_model:rows_of_cuda", name, options.size)
     else:
         new = rows_of(name, options.size, "cpu")
+    # What was measured does not depend on the model.
+    measured = {_key(row): row["measured"] for row in rows if "measured" in row}
+    new = [row | ({"measured": measured[_key(row)]} if _key(row) in measured else {}) for row in new]
     rows = [row for row in rows if (row["model"], row["device"]) != (name, options.device)] + new
     _write(rows, file)
     return rows
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return row["model"], row["device"], row["graph"], row["order"]
 
 
 def _measure(rows: list[Row], options: argparse.Namespace, file: Path) -> None:
