@@ -5,7 +5,7 @@ While an operator of a library runs, its outputs and its scratch memory are ther
     before   | outputs + workspace (the peak) |   after: outputs
 
 The peak, above what was there before, is what the profiler counts; the table must tell the workspace to 2% and 4 KiB;
-the gradient of a strided convolution's input to 15%.
+the gradient of a strided convolution's input to 8%.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from memsched.inductor.measure import trace_memory
 from memsched.inductor.workspaces import Operand, workspace
 
 aten = torch.ops.aten
+pytestmark = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="the table was calibrated on a CPU with AVX-512"
+)
 
 CONVOLUTIONS = [
     # batch, channels in, channels out, height, kernel, stride, groups, dilation
@@ -30,6 +33,7 @@ CONVOLUTIONS = [
     (8, 32, 64, 32, 1, 1, 1, 1),
     (8, 64, 64, 32, 3, 1, 1, 1),
     (8, 32, 64, 64, 3, 2, 1, 1),
+    (8, 64, 128, 16, 3, 2, 1, 1),
     (8, 128, 128, 16, 3, 1, 1, 1),
     (4, 32, 32, 32, 3, 1, 1, 2),
     (4, 32, 32, 32, 3, 1, 32, 1),
@@ -90,7 +94,7 @@ def test_convolution_backward(case: tuple[int, ...], mask: tuple[bool, bool, boo
     gradient = images(*aten.convolution(x, weight, None, *how).shape)
     reads = (gradient, x, weight)
     call = partial(aten.convolution_backward, *reads, [0], *how, mask)
-    share = 0.15 if stride > 1 and mask[0] else 0.02
+    share = 0.08 if stride > 1 and mask[0] else 0.02
     assert_explained(call, "convolution_backward", reads, tree_leaves((how, mask)), share)
 
 

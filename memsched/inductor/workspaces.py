@@ -7,7 +7,8 @@ estimate of Inductor does not:
     x, w  ──> convolution ──> y          alive while it runs: x, w, y and another w
 
 The sizes follow the sources where they tell (ATen/native/cpu/FlashAttentionKernel.cpp), else they were calibrated
-with `memsched.inductor.measure` on torch 2.13 (oneDNN 3): `tests/test_workspaces.py` holds them to the allocator.
+with `memsched.inductor.measure` on torch 2.13 (oneDNN 3, AVX-512); `tests/test_workspaces.py` holds them to the
+allocator.  What convolutions of fewer than 16 channels take is up to 20 KiB more.
 What is not in the table counts as 0: products write into their output, what `sort` or `topk` add is small, and
 convolutions read channels-last images, unless somebody switches Inductor's `layout_optimization` off.  On CUDA nothing
 is in the table: what cuDNN and cuBLAS take depends on the GPU and cannot be measured without one.
@@ -97,12 +98,13 @@ def _convolution_backward(operands: Sequence[Operand], constants: Sequence[Any])
         grouped = dilation > 1 if depthwise else groups > 1 and weights.size[1] < 8
         first = _blocked_in_groups(weights, groups) if grouped else _blocked(weights)
         first += _of_threads(groups)
-        if activations.size[2] > 1.5 * gradient.size[2]:  # strided: gathered for one image at a time
-            first += activations.bytes // activations.size[0]
+        if activations.size[2] > 1.5 * gradient.size[2]:  # strided: each thread gathers an image of the gradient
+            image = gradient.bytes // gradient.size[0]
+            first += int(torch.get_num_threads()) * (image + 8192 * max(weights.size[2:]))
     if not to_weights:
         return _turned(weights) + first
-    grouped = dilation > 1 or max(weights.size[2:]) > 3 if depthwise else groups > 1
-    second = weights.bytes + _blocked_in_groups(weights, groups) if grouped else 2 * _blocked(weights)
+    has_kernel = depthwise and dilation == 1 and max(weights.size[2:]) <= 3
+    second = 2 * _blocked(weights) if has_kernel else weights.bytes + _blocked_in_groups(weights, groups)
     return _turned(weights) + max(first - weights.bytes, second)
 
 
