@@ -30,10 +30,11 @@ def _forget() -> None:
 
 
 def backward_graph(
-    mask: tuple[bool, bool, bool], *, transposed: bool = False, groups: int = 1
+    mask: tuple[bool, bool, bool], *, transposed: bool = False, groups: int = 1, last: bool = False
 ) -> tuple[fx.GraphModule, list[Tensor]]:
-    """One `convolution_backward` and the results that `mask` asks for."""
+    """One `convolution_backward` and the results that `mask` asks for; the images with channels first or last."""
     x, weight = torch.randn(2, 8, 10, 10), torch.randn(8, 8 // groups, 3, 3)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
     how: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], transposed, [0, 0], groups)
     dy = torch.randn_like(aten.convolution(x, weight, None, *how))
     graph = fx.Graph()
@@ -46,14 +47,17 @@ def backward_graph(
     return fx.GraphModule(nn.Module(), graph), [dy, x, weight]
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_two_parts_give_every_bit(bias: bool, transposed: bool) -> None:
-    module, reads = backward_graph((True, True, bias), transposed=transposed)
+def test_the_two_parts_give_every_bit(bias: bool, transposed: bool, last: bool) -> None:
+    """With the channels last, the weights' gradient is given the weights as if they lay so, and reads none of them."""
+    module, reads = backward_graph((True, True, bias), transposed=transposed, last=last)
     together = module(*reads)
     (to_weights,) = split_convolution_gradients(module.graph)
     module.graph.lint()
     module.recompile()
+    assert (to_weights.args[2].target is aten.as_strided.default) == last  # type: ignore[union-attr]
     assert all(torch.equal(one, other) for one, other in zip(module(*reads), together, strict=True))
     assert [value is None for value in to_weights.meta["val"]] == [True, False, not bias]
     assert split_convolution_gradients(module.graph) == [], "the parts are not taken apart again"

@@ -13,7 +13,7 @@ them first, so it is given a view of the same memory that does (Inductor's own k
 `call_aten_dw` in torch/_inductor/kernel/conv.py).
 
 Claim: the same calls of the library run on the same operands, so every bit of the results is the same; an order that
-puts the two side by side, dw first, needs no more than the one operator did.
+puts the two side by side, dx first, needs no more than the one operator did.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _part(graph: fx.Graph, node: fx.Node, mask: list[bool]) -> fx.Node:
 
 
 def _as_images_lie(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """The weights, or if the channels of the images come last and theirs do not, a view of their memory as if."""
+    """The weights, or if the channels of the images come last and theirs do not, their memory viewed as if they did."""
     images, weights = (argument.meta["val"] for argument in (node.args[_IMAGES], node.args[_WEIGHTS]))
     last = torch.channels_last
     if not all(isinstance(size, int) for size in (*images.shape, *weights.shape)):
