@@ -49,6 +49,16 @@ def test_the_memory_model_is_held_to_the_truth(device: str, graphs: int) -> None
     assert sum(error <= 0.005 for error in errors) >= 0.95 * len(errors)
 
 
+def test_the_memory_model_is_held_to_the_allocator() -> None:
+    """Compiled, in two orders: 28 graphs, nine in ten within 2%; where no convolution is, to 8 bytes."""
+    rows = [row for row in json.loads((RESULTS / "memory_model.json").read_text())["rows"] if "measured" in row]
+    errors = {(row["model"], row["graph"], row["order"]): row["with_workspaces"] - row["measured"] for row in rows}
+    assert len({key[:2] for key in errors}) >= 24
+    without = {"gpt", "moe", "contrastive", "preference", "looped", "traversal", "hf_bert", "hf_llama"}
+    assert max(abs(error) for key, error in errors.items() if key[0] in without) <= 8
+    assert sum(abs(row["with_workspaces"] / row["measured"] - 1) <= 0.02 for row in rows) >= 0.9 * len(rows)
+
+
 def test_cuda_plans_are_never_above_stock() -> None:
     """In replayed bytes of the whole step."""
     for row in json.loads((RESULTS / "cuda_plans.json").read_text())["rows"]:
