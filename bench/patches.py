@@ -154,14 +154,14 @@ def _measured() -> str:
         ways = row["ways"]
         for way, found in ways.items():
             peaks = [found["peak"] / ways[other]["peak"] for other in ("stock", "eager")]
-            compile_seconds = found["compile_seconds"]
+            compile_seconds, seconds = found["compile_seconds"], found["seconds"]
             rows.append(
                 [
                     model,
                     way,
                     f"{found['peak'] / MIB:.2f}",
                     *(f"{ratio:.2f}" for ratio in peaks),
-                    f"{found['seconds'] / ways['stock']['seconds']:.2f}",
+                    "" if seconds is None else f"{seconds / ways['stock']['seconds']:.2f}",
                     "" if compile_seconds is None else f"{compile_seconds:.0f}",
                 ]
             )
