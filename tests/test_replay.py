@@ -78,9 +78,12 @@ def test_operators_return_what_their_fake_kernels_say() -> None:
 
 
 def test_sizes_round_up_to_the_blocks_of_the_allocator() -> None:
-    one = "a = empty_strided_cpu((), (), torch.float32)"
-    assert replayed(one, "return (a,)").peak == 4
-    assert replayed(one, "return (a,)", alignment=CUDA_ALIGNMENT).peak == 512
+    """Those of the device; what a CUDA graph has on the CPU, such as a state of the random generator, takes its own."""
+    on_cpu = "a = empty_strided_cpu((), (), torch.float32)"
+    on_gpu = "a = empty_strided_cuda((), (), torch.float32)"
+    assert replayed(on_gpu, "return (a,)").peak == 4
+    assert replayed(on_gpu, "return (a,)", alignment=CUDA_ALIGNMENT).peak == 512
+    assert replayed(on_cpu, "return (a,)", alignment=CUDA_ALIGNMENT).peak == 4
 
 
 def test_a_curve_point_names_its_line() -> None:
