@@ -36,6 +36,7 @@ from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
+from memsched.inductor.failures import reason_of
 from memsched.inductor.measure import measure_peak
 from memsched.inductor.memory_model import AllocationModel
 from memsched.inductor.plan_only import run_uncompiled, stop_compile, stopped
@@ -225,7 +226,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             row = run(name)
         except Exception as error:
-            row = {"model": name, "kind": what, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            row = {"model": name, "kind": what, "error": reason_of(error)}
         print(json.dumps(row), flush=True)
     return 0
 

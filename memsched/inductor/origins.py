@@ -28,6 +28,7 @@ from torch._inductor.virtualized import V
 from memsched.core.graph import Graph
 from memsched.core.origin import Origin
 from memsched.core.report import count
+from memsched.inductor.failures import reason_of
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import Scheduler
@@ -61,7 +62,7 @@ def origins_of(graph: Graph) -> dict[str, Origin]:
         return _origins_of(graph)
     except Exception as error:
         count("naming buffers")
-        log.warning("memsched: %s: no source lines (%s: %s)", graph.name, type(error).__name__, error)
+        log.warning("memsched: %s: no source lines (%s)", graph.name, reason_of(error))
         return {}
 
 

@@ -24,6 +24,7 @@ from torch._logging import trace_structured
 from memsched.core.origin import Origin
 from memsched.core.peak import live_buffers, memory_profile
 from memsched.core.report import GraphReport, add_report, await_signature
+from memsched.inductor.failures import reason_of
 
 __all__ = ["SIGNATURE", "publish"]
 
@@ -41,7 +42,7 @@ def publish(report: GraphReport) -> None:
         _trace(report)
         _sign(report)
     except Exception as error:
-        log.warning("memsched: %s is not told to everyone (%s: %s)", report.name, type(error).__name__, error)
+        log.warning("memsched: %s is not told to everyone (%s)", report.name, reason_of(error))
 
 
 # ---- for tlparse

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from memsched.core.report import count
+from memsched.inductor.failures import reason_of
 from memsched.inductor.train_step_capture import Captured
 from memsched.inductor.train_step_compile import CompiledStep, Plan, compile_step, plan_step
 from memsched.inductor.train_step_graph import Recipe, build_step
@@ -143,7 +144,7 @@ class Program:
             if self.owner.options.backend.strict:
                 raise
             count("report of a step")
-            log.warning("memsched: no report of the step (%s: %s)", type(error).__name__, error)
+            log.warning("memsched: no report of the step (%s)", reason_of(error))
 
     def _check(self, inputs: Sequence[Any]) -> None:
         for at, param in zip(self.indices, self.params, strict=True):
