@@ -41,14 +41,23 @@ class Budget:
         self._until_clock -= units
         if self._until_clock <= 0 <= self.units:  # units that have run out end a search at the same place: no clock
             self._until_clock = _UNITS_BETWEEN_CLOCK_READINGS
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                self.timed_out = True
+            self._read_clock()
         return self.units >= 0 and not self.timed_out
+
+    def exhausted_by_now(self) -> bool:
+        """Whether nothing may be spent any more; reads the clock, for what costs much before it spends anything."""
+        if self.units > 0:
+            self._read_clock()
+        return self.exhausted
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing may be spent any more."""
         return self.units <= 0 or self.timed_out
+
+    def _read_clock(self) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.timed_out = True
 
     def part(self, fraction: float) -> Budget:
         """A budget of its own with that share of the units; the caller gives back what it leaves with `give_back`."""

@@ -257,8 +257,13 @@ def ancestors_of(predecessors: Sequence[int], topological_order: Sequence[int]) 
 
 
 def _without_transitive(before: int, ancestors: Sequence[int]) -> int:
-    """The members of `before` that are not ancestors of another member."""
-    covered = 0
-    for node in bits(before):
-        covered |= ancestors[node]
+    """The members of `before` that are not ancestors of another member; `ancestors` is transitive.
+
+    What a member covers is not looked at: where the numbering is nearly topological, that leaves the direct ones.
+    """
+    covered, rest = 0, before
+    while rest:
+        last = rest.bit_length() - 1
+        covered |= ancestors[last]
+        rest &= ~(covered | 1 << last)
     return before & ~covered

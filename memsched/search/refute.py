@@ -59,6 +59,8 @@ def refute(graph: Graph, *, lower_bound: int, upper_bound: int, budget: Budget) 
     found = _search_below(stronger, lower_bound, upper_bound, budget)
     if found.complete:
         return _searched(stronger, found)
+    if budget.exhausted_by_now():
+        return Refutation(None, _statement(found.lower_bound, found.states))
     kernel = reduce_series_parallel(problem)
     broken = break_symmetries(kernel, budget)
     candidate = stronger if broken is kernel else broken

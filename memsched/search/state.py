@@ -10,7 +10,6 @@ bound or a bound above a valid order, which would be a mistake of a stage, is re
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -59,10 +58,7 @@ class State:
     @property
     def out_of_budget(self) -> bool:
         """Whether units or time have run out; the clock is read here, because not every stage does."""
-        deadline = self.budget.deadline
-        if self.budget.units > 0 and deadline is not None and time.monotonic() > deadline:
-            self.budget.timed_out = True
-        return self.budget.exhausted
+        return self.budget.exhausted_by_now()
 
     def offer(self, order: Sequence[int], method: str) -> None:
         """Take `order` if it is strictly better; raises CheckError when it is not an order, or refutes the bound."""
