@@ -29,9 +29,10 @@ from torch._inductor import config, memory
 from torch._inductor.compile_fx import compile_fx_inner
 from torch._inductor.virtualized import V
 
+from bench.gradients import check_gradients
 from bench.models import build
 from bench.models.zoo import ZOO
-from bench.step import clear_gradients, compare_gradients, seconds_in_alternation, training_step
+from bench.step import clear_gradients, seconds_in_alternation, training_step
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import SchedulerPass
@@ -193,9 +194,9 @@ def step(name: str, repetitions: int = 9) -> dict[str, Any]:
         started = time.perf_counter()
         with contextlib.nullcontext() if patches is None else patched(patches):
             steps[way]()
-        rows[way] = {"compile_seconds": None if patches is None else time.perf_counter() - started}
-        if way != "eager":
-            compare_gradients(model, models["eager"])
+            rows[way] = {"compile_seconds": None if patches is None else time.perf_counter() - started}
+            if patches is not None:
+                check_gradients(model, models["eager"], workload, torch.compile)
         steps[way]()
         clear_gradients(model)
         rows[way]["peak"] = measure_peak(steps[way])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.gradients import check_gradients
 from bench.models import Workload, build
 from bench.run_cases import LOWERED, Case, Row
 from bench.run_memory import measure_step, tensor_bytes
-from bench.step import clear_gradients, compare_gradients, seconds_in_alternation, training_step
+from bench.step import clear_gradients, seconds_in_alternation, training_step
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, reports
 from memsched.inductor.observe import ObservingPass
@@ -109,31 +109,13 @@ class _Run:
         return row
 
     def check(self, mode: str, model: nn.Module, workload: Workload) -> float:
-        """The largest difference of a gradient from eager's, relative as in `compare_gradients`.
+        """The largest difference of a gradient from eager's; raises AssertionError when it is more than rounding."""
 
-        Above 1e-3 it must be rounding: against gradients in double precision no more than three times eager's error.
-        Or it comes from a ReLU whose input is so near to zero that rounding decides its side, of which a large
-        convolutional net has some: then it is a tenth at most, and the same model compiled in double precision agrees
-        with eager's.
+        def again(other: nn.Module) -> Callable[..., Tensor]:
+            self.tell({"doing": f"compiling {mode} in double precision", "mode": mode})
+            return compiled(other, mode)
 
-        Raises:
-            AssertionError: it is more.
-        """
-        difference = compare_gradients(model, self.reference, math.inf)
-        if difference > 1e-3:
-            exact = copy.deepcopy(workload.model).double()
-            again = copy.deepcopy(exact)
-            batch = [x.double() if x.is_floating_point() else x for x in workload.batch]
-            clear_gradients(exact)
-            exact(*batch).backward()
-            own, eager = (compare_gradients(each, exact, math.inf) for each in (model, self.reference))
-            if not own <= 0.1:
-                raise AssertionError(f"gradients are {own:.1e} from those in double precision, eager's {eager:.1e}")
-            if own > 3 * eager:
-                self.tell({"doing": f"compiling {mode} in double precision", "mode": mode})
-                compiled(again, mode)(*batch).backward()  # type: ignore[no-untyped-call]
-                compare_gradients(again, exact, 1e-9)
-        return difference
+        return check_gradients(model, self.reference, workload, again)
 
 
 def compiled(model: nn.Module, mode: str) -> Callable[..., Tensor]:
