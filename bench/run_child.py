@@ -29,6 +29,7 @@ from bench.run_memory import measure_step, tensor_bytes
 from bench.step import clear_gradients, seconds_in_alternation, training_step
 from memsched.core.peak import peak_bytes
 from memsched.core.report import GraphReport, reports
+from memsched.inductor.failures import reason_of
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_only import plan_only
@@ -83,7 +84,7 @@ class _Run:
             else:
                 row |= self.run(mode, workload)
         except Exception as error:
-            row |= {"status": _status(error), "reason": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+            row |= {"status": _status(error), "reason": reason_of(error)}
         self.tell({"row": row})
 
     def run(self, mode: str, workload: Workload) -> Row:

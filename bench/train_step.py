@@ -41,6 +41,7 @@ from bench.models.language import GPT
 from bench.models.policies import parse_policy
 from bench.step import seconds_in_alternation
 from bench.train_step_records import Key, Record, load, markdown_table, save
+from memsched.inductor.failures import reason_of
 from memsched.inductor.measure import measure_peak
 
 __all__ = ["WAYS", "main"]
@@ -131,7 +132,7 @@ def run(model: str, optimizer: str, options: argparse.Namespace) -> None:
                 seconds = _timed(step, options.device)
                 step()
         except Exception as error:  # a way that fails is a row of the table, not the end of the run
-            record.fault = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            record.fault = reason_of(error)
             continue
         record.fault = ""
         trained[way] = [parameter.detach().clone() for parameter in module.parameters()]

@@ -26,6 +26,7 @@ from memsched.core.explanation import Experiment, HeldBytes, MeasuredCurve, Plan
 from memsched.core.report import GraphReport
 from memsched.core.sizes import InputError
 from memsched.inductor.curve import measure_step
+from memsched.inductor.failures import reason_of
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_only import plan_only
 
@@ -82,7 +83,7 @@ def _guarded(make: Callable[[], T], train: bool) -> T:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"the model does not compile: {type(error).__name__}: {_first_line(error)}") from error
+        raise InputError(f"the model does not compile: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager
@@ -94,10 +95,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:300]
 
 
 def _check_device(model: Model, args: Sequence[Any], device: str) -> None:

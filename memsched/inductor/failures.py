@@ -21,5 +21,6 @@ def leave_to_stock(what: str, doing: str, reason: str) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """The error in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """The error in one line: its type and the first line of its message, if it has one; at most 300 characters."""
+    message = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {message[0]}"[:300] if message else type(error).__name__

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from memsched.core.sizes import InputError
+from memsched.inductor.failures import reason_of
 
 __all__ = ["Target", "build_target", "find_function", "resolve_target"]
 
@@ -56,7 +57,7 @@ def find_function(text: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise InputError(f"{module_name}: cannot be imported: {type(error).__name__}: {_first_line(error)}") from error
+        raise InputError(f"{module_name}: cannot be imported: {reason_of(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise InputError(f"{text}: the module has no function {function_name!r}")
@@ -69,7 +70,7 @@ def build_target(function: Callable[[], Any], name: str = "the function") -> Tar
     try:
         made = function()
     except Exception as error:
-        raise InputError(f"{name}: {type(error).__name__}: {_first_line(error)}") from error
+        raise InputError(f"{name}: {reason_of(error)}") from error
     parts = (made.model, made.batch) if hasattr(made, "model") and hasattr(made, "batch") else made
     if not isinstance(parts, tuple) or len(parts) not in (2, 3) or not callable(parts[0]):
         found = f"a {type(made).__name__}"
@@ -78,7 +79,3 @@ def build_target(function: Callable[[], Any], name: str = "the function") -> Tar
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"{name}: the optimizer is a {type(optimizer).__name__}")
     return Target(parts[0], tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), optimizer)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:300]

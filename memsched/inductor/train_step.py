@@ -188,7 +188,7 @@ class TrainStep:
             self._leave_to_stock(error.__cause__ or error)
             return self._run_stock(request, batch)
         except TorchDynamoException as error:
-            raise Refusal(f"the model cannot be traced as one graph: {str(error).splitlines()[0]}") from error
+            raise Refusal(f"the model cannot be traced as one graph: {reason_of(error)}") from error
         if self._programs == 0 or not isinstance(loss, Tensor):
             raise Refusal("the loss does not depend on any parameter that requires a gradient")
         self._signature = self._signature or signature_of(batch)

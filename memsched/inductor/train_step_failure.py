@@ -19,6 +19,8 @@ import re
 from collections.abc import Mapping, Sequence
 from types import FrameType, TracebackType
 
+from memsched.inductor.failures import reason_of
+
 __all__ = ["StepInterrupted", "progress_of", "raise_interrupted"]
 
 _NAMES = re.compile(r"\w+")
@@ -80,7 +82,7 @@ def raise_interrupted(error: BaseException, written: Mapping[str, Sequence[str]]
     if progress == ([], []):
         error.add_note("memsched.train_step: nothing was updated; parameters and state are as before the step")
         return
-    what = f"the step failed in the middle ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    what = f"the step failed in the middle ({reason_of(error)})"
     updated, in_doubt = progress or ([], list(written))
     if progress is None:
         message = f"{what}, it is not known where: load parameters and optimizer state from a checkpoint"
