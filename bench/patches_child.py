@@ -157,6 +157,7 @@ def lower(name: str) -> dict[str, Any]:
 
     model, batch = _example(name)
     for entries in (False, True):
+        _tell(f"{name}: lowering {'with' if entries else 'without'} patch {ENTRIES}")
         ways = {way: patches for way, patches in WAYS.items() if (ENTRIES in patches) == entries}
         with functorch_config.patch(save_checkpoint_entries=entries):
             run_uncompiled(model, batch, compile_graph)
@@ -187,6 +188,7 @@ def step(name: str, repetitions: int = 9) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     models = {way: copy.deepcopy(workload.model) for way in ways}
     for way, patches in ways.items():
+        _tell(f"{name}: {'running' if patches is None else 'compiling'} {way}")
         model = models[way]
         torch._dynamo.reset()
         forward = model if patches is None else torch.compile(model)
@@ -200,9 +202,14 @@ def step(name: str, repetitions: int = 9) -> dict[str, Any]:
         steps[way]()
         clear_gradients(model)
         rows[way]["peak"] = measure_peak(steps[way])
+    _tell(f"{name}: timing")
     for way, taken in seconds_in_alternation(steps, repetitions).items():
         rows[way]["seconds"] = statistics.median(taken)
     return {"model": name, "kind": "measured", "ways": rows}
+
+
+def _tell(doing: str) -> None:
+    print(doing, file=sys.stderr, flush=True)
 
 
 def _compile_something() -> None:
