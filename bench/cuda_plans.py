@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 import time
@@ -182,12 +183,14 @@ def _of_stock(row: dict[str, Any]) -> float:
 
 
 def _verdict(rows: Sequence[dict[str, Any]]) -> str:
-    above = [row["model"] for row in rows if _of_stock(row) > 1]
-    missed = [row["model"] for row in rows if row["model"] in WEIGHT_SHARING and _of_stock(row) > SHARED_LIMIT]
-    shared = sum(row["model"] in WEIGHT_SHARING for row in rows)
+    above = [f"{row['model']} ({row['layers'] or 'all'})" for row in rows if _of_stock(row) > 1]
+    deepest = {row["model"]: row for row in sorted(rows, key=lambda row: row["layers"] or math.inf)}
+    shared = {model: _of_stock(row) for model, row in deepest.items() if model in WEIGHT_SHARING}
+    missed = [model for model, ratio in shared.items() if ratio > SHARED_LIMIT]
     return (
         f"Above stock: {', '.join(above) or 'none'} of {len(rows)}. "
-        f"Weight-sharing models above {SHARED_LIMIT} of stock: {', '.join(missed) or 'none'} of {shared}."
+        f"Weight-sharing models above {SHARED_LIMIT} of stock, each where it is deepest: "
+        f"{', '.join(missed) or 'none'} of {len(shared)}."
     )
 
 
