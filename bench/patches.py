@@ -212,14 +212,18 @@ def _tiny() -> str:
 
 
 def _estimate() -> str:
-    """What an estimate that knows in-place updates and concatenations would choose, in one sentence."""
-    rows = {model: row["ways"]["1+2"] for model, row in read_rows("lowered").items() if not model.startswith("zoo:")}
-    ratios = {model: way["allocated_least"] / way["allocated"] for model, way in rows.items() if "allocated" in way}
-    gains = [f"`{model}` ({1 - ratio:.1%})" for model, ratio in sorted(ratios.items()) if ratio < 0.9995]
-    return (
-        f"With patches 1 and 2 such an estimate would choose a better candidate for {len(gains)} of {len(ratios)} "
-        f"models: {', '.join(gains) or 'none'}."
-    )
+    """What an estimate that knows in-place updates and concatenations would choose, in a sentence for each way."""
+    rows = [row for model, row in read_rows("lowered").items() if not model.startswith("zoo:")]
+    sentences = []
+    for way, patches in {"1+2": "patches 1 and 2", "1+2+4": "patch 4 besides"}.items():
+        known = {row["model"]: row["ways"][way] for row in rows if "allocated" in row["ways"][way]}
+        gains = {model: 1 - found["allocated_least"] / found["allocated"] for model, found in known.items()}
+        better = [f"`{model}` ({gain:.1%})" for model, gain in sorted(gains.items()) if gain > 0.0005]
+        sentences.append(
+            f"With {patches} such an estimate would choose a better candidate for {len(better)} of {len(known)} models"
+            + (f": {', '.join(better)}." if better else ".")
+        )
+    return " ".join(sentences)
 
 
 if __name__ == "__main__":
