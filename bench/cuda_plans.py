@@ -2,6 +2,7 @@
 
     python -m bench.cuda_plans                        all models, 2 layers each: a minute or two for each; resumable
     python -m bench.cuda_plans --models contrastive --layers 0      as deep as the registry has it
+    python -m bench.cuda_plans --time-limit 30        with more time for each graph than memsched's default
     python -m bench.cuda_plans --with-reuse           also with Inductor's `allow_buffer_reuse`, off in memsched
     python -m bench.cuda_plans --table                only the table, from the rows that are there
 
@@ -12,6 +13,7 @@ Rows go to bench/results/cuda_plans.json, one for each model and depth; the tabl
     of stock    memsched's peak over stock's; 1 is stock, less is less memory
     layers      at most, where the model has layers; "all": as the registry has it
     bound       what no order of memsched's kernels undercuts, in the graph that peaks highest, over its modelled peak
+    limit s     the planner's seconds for each graph, where they are not the default
     with reuse  memsched with Inductor's `allow_buffer_reuse`, over stock's peak; where it was asked for
 """
 
@@ -43,6 +45,13 @@ WEIGHT_SHARING = ("contrastive", "siamese", "preference", "looped", "traversal")
 SHARED_LIMIT = 0.45
 
 _WITH_REUSE = "memsched with reuse"
+_TITLES = (
+    *("model", "layers", "stock GiB", "memsched GiB", "of stock", "kernels"),
+    *("bound", "status", "limit s", "with reuse", "commit"),
+)
+_Key = tuple[str, int, float | None]
+"""Of a row: model, layers, time limit."""
+
 _RESULTS = Path(__file__).parent / "results"
 _GIB = 2**30
 
@@ -67,15 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     file = Path(options.output) / "cuda_plans.json"
     rows = _read(file)
-    wanted = [] if options.table else [(name, options.layers) for name in options.models]
+    wanted = [] if options.table else [(name, options.layers, options.time_limit) for name in options.models]
     missing = [key for key in wanted if options.again or key not in rows or "failure" in rows[key]]
     console = Console(stderr=True)
     try:
         if missing:
             set_up(console.print)
-        for name, layers in missing:
+        for name, layers, time_limit in missing:
             ways = ("stock", "memsched", *((_WITH_REUSE,) if options.with_reuse else ()))
-            rows[name, layers] = _row(name, layers, ways, console)
+            rows[name, layers, time_limit] = _row(name, layers, time_limit, ways, console)
             _write(file, rows)
     except CudaUnavailable as error:
         print(f"bench.cuda_plans: {error}", file=sys.stderr)
@@ -93,21 +102,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--layers", type=int, default=2, help="layers at most; 0: as the registry has it (default: 2)")
     parser.add_argument("--with-reuse", action="store_true", help="also plan with Inductor's reuse of buffers")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for each graph (default: memsched's own)")
     parser.add_argument("--again", action="store_true", help="plan again what is there already")
     parser.add_argument("--table", action="store_true", help="plan nothing, write and print the table")
     parser.add_argument("--output", default=str(_RESULTS), help="folder of the rows and the table")
     return parser
 
 
-def _row(name: str, layers: int, ways: Sequence[str], console: Console) -> dict[str, Any]:
+def _row(name: str, layers: int, time_limit: float | None, ways: Sequence[str], console: Console) -> dict[str, Any]:
     """The row of one model; a failure is a row."""
-    row: dict[str, Any] = {"model": name, "layers": layers}
+    row: dict[str, Any] = {"model": name, "layers": layers, "time_limit_s": time_limit}
     started = time.perf_counter()
     with console.status(f"{name}: starting") as status, CudaWorker() as worker:
         try:
             plans = worker.plans(
                 "bench.cuda_plans:step",
                 ways=ways,
+                options={} if time_limit is None else {"time_limit_s": time_limit},
                 arguments={"name": name, "layers": layers},
                 progress=lambda text: status.update(f"{name}: {text} [{time.perf_counter() - started:.0f} s]"),
             )
@@ -134,14 +145,14 @@ def _figures(plan: StepPlan) -> dict[str, Any]:
     return {"peak": plan.step_peak, "graphs": graphs}
 
 
-def _read(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
+def _read(file: Path) -> dict[_Key, dict[str, Any]]:
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
-    return {(row["model"], row["layers"]): row for row in rows}
+    return {(row["model"], row["layers"], row.get("time_limit_s")): row for row in rows}
 
 
-def _write(file: Path, rows: dict[tuple[str, int], dict[str, Any]]) -> None:
+def _write(file: Path, rows: dict[_Key, dict[str, Any]]) -> None:
     order = {name: at for at, name in enumerate(MODELS)}
-    listed = sorted(rows.values(), key=lambda row: (order.get(row["model"], len(order)), row["layers"]))
+    listed = sorted(rows.values(), key=lambda row: (order.get(row["model"], len(order)), row["layers"] or math.inf))
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, json.dumps({"rows": listed}, indent=1).encode() + b"\n")
     atomic_write(file.with_suffix(".md"), markdown(listed).encode())
@@ -149,14 +160,11 @@ def _write(file: Path, rows: dict[tuple[str, int], dict[str, Any]]) -> None:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table, and a line of what was asked."""
-    lines = [
-        "| model | layers | stock GiB | memsched GiB | of stock | kernels | bound | status | with reuse | commit |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"| {' | '.join(_TITLES)} |", "|---" * len(_TITLES) + "|"]
     for row in rows:
         layers = row["layers"] or "all"
         if "failure" in row:
-            lines.append(f"| {row['model']} | {layers} | {row['failure']} |" + " |" * 7)
+            lines.append(f"| {row['model']} | {layers} | {row['failure']} |" + " |" * (len(_TITLES) - 3))
             continue
         lines.append("| " + " | ".join((row["model"], str(layers), *_cells(row))) + " |")
     return "\n".join(lines) + "\n\n" + _verdict([row for row in rows if "failure" not in row]) + "\n"
@@ -173,6 +181,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{kernels[0] / kernels[1]:.2f}",
         f"{highest['lower_bound'] / highest['peak']:.3f}",
         highest["status"],
+        f"{row['time_limit_s']:g}" if row.get("time_limit_s") else "",
         f"{reusing['peak'] / stock['peak']:.3f}" if reusing else "",
         row["commit"],
     )
