@@ -209,7 +209,7 @@ def test_the_tests_that_go_upstream_pass_and_can_fail(tmp_path: Path) -> None:
         "print(result.testsRun, result.wasSuccessful(), memory.__file__)\n"
     )
     patched = run_patched(str(runner))
-    assert patched.stdout.startswith("8 True "), patched.stderr
+    assert patched.stdout.startswith("9 True "), patched.stderr
     assert str(installed_site()) not in patched.stdout
     stock = run_patched(chain, patches=())
     assert stock.returncode and "RecursionError" in stock.stderr
