@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from memsched.cli import main
 from memsched.core.check import check_order
 from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, environment, missing
+from memsched.inductor.cuda_without_gpu.capture import plan_target
+from memsched.inductor.cuda_without_gpu.plans import PlannedGraph
 from memsched.planning import largest_batch
 
 pytestmark = [pytest.mark.plans, pytest.mark.fakecuda]
@@ -66,6 +70,26 @@ def large(batch_size: int) -> object:
 
     layers = [torch.nn.Linear(1 << 14, 1 << 14, bias=False) for _ in range(16)]
     return torch.nn.Sequential(*layers), torch.randn(batch_size, 1 << 14)
+
+
+def convolutions() -> tuple[nn.Module, tuple[Tensor]]:
+    """Three convolutions, whose weights Inductor copies into its layout."""
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)]
+    return nn.Sequential(*layers), (torch.ones(2, 3, 16, 16),)
+
+
+def test_stock_beside_memsched_is_stock() -> None:
+    """What memsched saves for the backward, and how that lies, is not what stock's backward would find."""
+    target = "tests.test_cuda_without_gpu:convolutions"
+    beside, planned = plan_target(target, ways=("stock", "memsched"))
+    (alone,) = plan_target(target, ways=("stock",))
+    assert [described(graph) for graph in beside.graphs] == [described(graph) for graph in alone.graphs]
+    assert planned.step_peak < alone.step_peak
+
+
+def described(planned: PlannedGraph) -> tuple[str, int, int, int]:
+    report = planned.report
+    return report.kind, report.kernels, report.peak, planned.replayed
 
 
 def test_a_worker_tells_what_failed_and_goes_on(worker: CudaWorker) -> None:

@@ -1,8 +1,8 @@
 """Planning a step in the worker: Inductor's own pipeline up to the source of each wrapper, which is kept.
 
 `compile_fx` runs as in any compile: tracing, autograd, the cut into forward and backward.  Each graph that it hands on
-is then lowered, fused, ordered and written as a wrapper, once for every `Way` that was asked for; after that the traced
-graph runs in its place on fake tensors.
+is then lowered, fused, ordered and written as a wrapper; the traced graph runs in its place on fake tensors.  All of it
+once for every `Way` that was asked for.
 
     step = build_step("train:step", {}, "cuda")
     stock, planned = capture_step(step, [stock_way(), planned_way(BackendOptions())])     # lists of PlannedGraph
@@ -35,8 +35,7 @@ from torch._inductor.virtualized import V
 from memsched.core.graph import Graph
 from memsched.core.report import GraphReport, reports
 from memsched.core.sizes import InputError
-from memsched.inductor.backend import planning_patches
-from memsched.inductor.checkpoints import keep_checkpoints
+from memsched.inductor.backend import partition_patches, planning_patches
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
@@ -46,7 +45,6 @@ from memsched.inductor.cuda_without_gpu.worker import report_progress, show_devi
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions, split_options
-from memsched.inductor.passes import RewritePass
 from memsched.inductor.session import graph_name
 from memsched.inductor.wrapper_source import Wrapper, capture_wrappers
 
@@ -60,24 +58,26 @@ class Way:
     """How the graphs of a step are to be compiled.
 
     patches: of Inductor's configuration, for a graph; choices: Inductor's, if not its own.
-    keeps: the options under which checkpoints are kept, where the step is cut into graphs; None for stock's cut.
+    cut: of its configuration, where the step is cut into graphs.
     """
 
     name: str
     patches: Mapping[str, Any] = field(default_factory=dict)
     choices: Callable[[], Any] | None = None
-    keeps: BackendOptions | None = None
+    cut: Mapping[str, Any] = field(default_factory=dict)
 
 
 def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
     """Stock Inductor under a pass that looks and changes nothing; inductor: further config patches."""
-    return Way("stock", {**(inductor or {}), "_post_fusion_custom_pass": ObservingPass()})
+    given = dict(inductor or {})
+    return Way("stock", {**given, "_post_fusion_custom_pass": ObservingPass()}, cut=given)
 
 
 def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> Way:
     """memsched, as its backend would compile; inductor: further config patches."""
-    patches = {**(inductor or {}), **planning_patches(options, inductor)}
-    return Way("memsched", patches, lambda: PlannedChoices(options), options if options.keep_checkpoints else None)
+    given = dict(inductor or {})
+    patches = {**given, **planning_patches(options, given)}
+    return Way("memsched", patches, lambda: PlannedChoices(options), {**given, **partition_patches(options, given)})
 
 
 def plan_target(
@@ -168,41 +168,32 @@ class _Capture:
         self.graphs: list[list[PlannedGraph]] = [[] for _ in ways]
 
     def backend(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        """`compile_fx` with the compiler of one graph replaced by one that plans it.
+        """`compile_fx` for each way, with the compiler of one graph replaced by one that plans it.
 
-        A second time for stock, where keeping checkpoints made the graphs other ones.
+        Nothing is shared: what a way saves for the backward, and how that lies, decides its backward graph.
         """
-        keeps = next((way.keeps for way in self.ways if way.keeps), None)
-        if keeps is None:
-            return self._compile(gm, example_inputs)
-        marking = RewritePass("keeping checkpoints", keep_checkpoints, keeps)
-        compiled = self._compile(gm, example_inputs, marking)
-        if marking.changed and not all(way.keeps for way in self.ways):
-            compiled = self._compile(gm, example_inputs)
+        compiled: Any = None
+        for way, graphs in zip(self.ways, self.graphs, strict=True):
+            # compile_fx changes the graph that it is given.
+            own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+            plan = functools.partial(self._plan, way, graphs)
+            compiled = compile_fx(own, example_inputs, inner_compile=plan, config_patches=dict(way.cut))
         return compiled
 
-    def _compile(
-        self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], marking: RewritePass | None = None
-    ) -> Any:
-        # compile_fx changes the graph that it is given.
-        own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
-        patches = {"joint_custom_post_pass": marking} if marking else {}
-        plan = functools.partial(self._plan, marking)
-        return compile_fx(own, example_inputs, inner_compile=plan, config_patches=patches)
-
     def _plan(
-        self, marking: RewritePass | None, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any
+        self,
+        way: Way,
+        graphs: list[PlannedGraph],
+        gm: torch.fx.GraphModule,
+        example_inputs: Sequence[Any],
+        **how: Any,
     ) -> Callable[..., Any]:
-        """Plan one graph in every way that has this cut; returns the traced graph, to run in its place."""
+        """Plan one graph; returns the traced graph, to run in its place."""
         kind = "backward" if how.get("is_backward") else "forward"
-        same = marking is not None and not marking.changed
-        for way, graphs in zip(self.ways, self.graphs, strict=True):
-            if not same and (way.keeps is None) != (marking is None):
-                continue
-            self.progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
-            # Inductor changes the graph that it is given.  Tensors are shared.
-            own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
-            graphs.extend(_plan_graph(way, own, example_inputs, how))
+        self.progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
+        # Inductor changes the graph that it is given.  Tensors are shared.
+        own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+        graphs.extend(_plan_graph(way, own, example_inputs, how))
         boxed: Callable[..., Any] = make_boxed_func(gm.forward)
         return boxed
 
