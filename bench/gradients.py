@@ -1,11 +1,12 @@
 """Whether a compiled model has eager's gradients, where single precision alone cannot tell.
 
-difference from eager's gradients, relative
-up to 1e-3                  rounding, and nothing more is asked
-above 1e-3, up to a tenth   rounding, if gradients in double precision are as far from eager's as from these,
-                            or a ReLU whose input is so near to zero that rounding decides its side, of which a
-                            large convolutional net has some: the same model, compiled in double precision, decides
-more                        wrong
+A difference from eager's gradients, relative to their largest entry, of
+
+- at most 1e-3 is rounding;
+- at most a tenth is rounding if they are at most three times as far from gradients in double precision as eager's are,
+  or if the same model, compiled in double precision, agrees with eager's there: a ReLU whose input is so near to zero
+  that rounding decides its side, of which a large convolutional net has some;
+- more is wrong.
 """
 
 from __future__ import annotations
