@@ -206,7 +206,6 @@ def _plan_graph(
     patches = {**way.patches, "_pre_fusion_custom_pass": before, "fx_graph_cache": False}
     choices = contextlib.nullcontext() if way.choices is None else V.set_choices_handler(way.choices())
     already = len(reports())
-    _forget_output_strides()
     with config.patch(patches), choices, capture_wrappers(_module_that_is_not_called) as wrappers:
         compile_fx_inner(gm, example_inputs, **how)
     return [_replayed(report, before.graph, wrappers[-1]) for report in reports()[already:]]
@@ -226,13 +225,6 @@ def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) ->
         freed=replay.freed,
         results=replay.results,
     )
-
-
-def _forget_output_strides() -> None:
-    """Autograd's compiler takes the strides of what a graph returns from the one compile that it expects."""
-    context = torch._guards.TracingContext.try_get()
-    if context is not None and context.output_strides is not None:
-        context.output_strides.clear()
 
 
 def _module_that_is_not_called(_lowering: Any) -> types.SimpleNamespace:
