@@ -14,8 +14,10 @@ from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Options, Schedule, StatementCertificate, Status
 from memsched.search import solver, stages
+from memsched.search.budget import Budget
 from memsched.search.child import SOLVERS
 from memsched.search.heuristics import stock_orders
+from memsched.search.refute import refute
 from memsched.search.solver import METHODS, SolverError, Stage, solve
 from memsched.search.state import State
 from tests.oracle import brute_force_peak, random_graphs, random_order
@@ -223,6 +225,22 @@ def test_a_large_graph_is_probed_in_bounded_time() -> None:
     started = time.process_time()
     solve(layered(5_000), Options(time_limit_s=60.0, work_limit=20_000, strict=True))
     assert time.process_time() - started < 15.0
+
+
+def test_refuting_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second half costs seconds on thousands of ops before it spends anything: it is not begun."""
+
+    def begun(*_: object) -> None:
+        raise AssertionError("the second half was begun")
+
+    monkeypatch.setattr("memsched.search.refute.break_symmetries", begun)
+    graph = layered(300)
+    peak = peak_bytes(graph, graph.topological_order)
+    budget = Budget(10**9, deadline=time.monotonic())
+    found = refute(graph, lower_bound=0, upper_bound=peak, budget=budget)
+    assert budget.timed_out
+    assert found.order is None
+    assert found.certificate.bound <= solve(graph).peak
 
 
 def reversed_names(names: Sequence[str]) -> list[str]:
