@@ -36,6 +36,7 @@ from bench.models import MODELS, Workload, fault_of_names, parse_policy
 from memsched.core.graphio import atomic_write
 from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, StepPlan, WorkerError, set_up
+from memsched.inductor.options import BackendOptions
 
 __all__ = ["WEIGHT_SHARING", "main", "markdown", "step"]
 
@@ -70,7 +71,7 @@ def step(name: str, layers: int = 0) -> Workload:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plan what is missing, write rows and table; 0 when every row is there, 1 when one failed, 2 on bad input."""
     options = _parser().parse_args(arguments)
-    fault = fault_of_names(options.models)
+    fault = fault_of_names(options.models) or _fault_of_limit(options.time_limit)
     if fault:
         print(f"bench.cuda_plans: {fault}", file=sys.stderr)
         return 2
@@ -92,6 +93,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _write(file, rows)
     print(markdown(list(rows.values())))
     return int(any("failure" in row for row in rows.values()))
+
+
+def _fault_of_limit(time_limit: float | None) -> str:
+    """What is wrong with a time limit, in one line; "" if nothing is."""
+    try:
+        BackendOptions(**_limited(time_limit))
+    except ValueError as error:
+        return f"--time-limit: {error}"
+    return ""
+
+
+def _limited(time_limit: float | None) -> dict[str, float]:
+    """The option of the backend; none for its own default."""
+    return {} if time_limit is None else {"time_limit_s": time_limit}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,7 +133,7 @@ def _row(name: str, layers: int, time_limit: float | None, ways: Sequence[str], 
             plans = worker.plans(
                 "bench.cuda_plans:step",
                 ways=ways,
-                options={} if time_limit is None else {"time_limit_s": time_limit},
+                options=_limited(time_limit),
                 arguments={"name": name, "layers": layers},
                 progress=lambda text: status.update(f"{name}: {text} [{time.perf_counter() - started:.0f} s]"),
             )
@@ -152,7 +167,8 @@ def _read(file: Path) -> dict[_Key, dict[str, Any]]:
 
 def _write(file: Path, rows: dict[_Key, dict[str, Any]]) -> None:
     order = {name: at for at, name in enumerate(MODELS)}
-    listed = sorted(rows.values(), key=lambda row: (order.get(row["model"], len(order)), row["layers"] or math.inf))
+    keys = sorted(rows, key=lambda key: (order.get(key[0], len(order)), key[1] or math.inf, key[2] or 0.0))
+    listed = [rows[key] for key in keys]
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, json.dumps({"rows": listed}, indent=1).encode() + b"\n")
     atomic_write(file.with_suffix(".md"), markdown(listed).encode())
@@ -181,7 +197,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{kernels[0] / kernels[1]:.2f}",
         f"{highest['lower_bound'] / highest['peak']:.3f}",
         highest["status"],
-        f"{row['time_limit_s']:g}" if row.get("time_limit_s") else "",
+        "" if row.get("time_limit_s") is None else f"{row['time_limit_s']:g}",
         f"{reusing['peak'] / stock['peak']:.3f}" if reusing else "",
         row["commit"],
     )
@@ -192,8 +208,10 @@ def _of_stock(row: dict[str, Any]) -> float:
 
 
 def _verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """What was asked: of every row, and of the planner's own time where a model is deepest."""
     above = [f"{row['model']} ({row['layers'] or 'all'})" for row in rows if _of_stock(row) > 1]
-    deepest = {row["model"]: row for row in sorted(rows, key=lambda row: row["layers"] or math.inf)}
+    usual = [row for row in rows if row.get("time_limit_s") is None]
+    deepest = {row["model"]: row for row in sorted(usual, key=lambda row: row["layers"] or math.inf)}
     shared = {model: _of_stock(row) for model, row in deepest.items() if model in WEIGHT_SHARING}
     missed = [model for model, ratio in shared.items() if ratio > SHARED_LIMIT]
     return (

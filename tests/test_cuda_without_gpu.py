@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench import cuda_plans
 from memsched.cli import main
 from memsched.core.check import check_order
 from memsched.core.sizes import InputError
@@ -90,6 +91,12 @@ def test_stock_beside_memsched_is_stock() -> None:
 def described(planned: PlannedGraph) -> tuple[str, int, int, int]:
     report = planned.report
     return report.kind, report.kernels, report.peak, planned.replayed
+
+
+def test_a_wrong_time_limit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cuda_plans.main(["--models", "gpt", "--time-limit", "-1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench.cuda_plans: --time-limit: ") and "-1.0, not a number of 0 or more" in line
 
 
 def test_a_worker_tells_what_failed_and_goes_on(worker: CudaWorker) -> None:
