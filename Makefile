@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY)  ## create .venv with everything that the other targets need
 
 demo: $(READY)  ## compile two models, print eager, stock and memsched side by side, draw memory over time
-	$(BIN)/python -m bench.demo
+	$(BIN)/python -m bench demo
 
 bench: $(READY)  ## the benchmark of checkpointed models (about an hour); rows, tables and figures in bench/results/
 	$(BIN)/python -m bench run --suite ac --output bench/results/cpu

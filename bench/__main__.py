@@ -6,27 +6,41 @@ import importlib
 import sys
 
 COMMANDS = {
-    "run": "measure models in every mode; rows in bench/results/",
-    "report": "tables and figures of runs",
-    "capture": "scheduler graphs of the models into bench/instances/",
-    "orders": "how good the orders are on captured graphs",
-    "smoke": "plan a few models and compare with the baselines, for CI",
-    "demo": "eager, stock and memsched side by side on a few models",
-    "readme": "put measured tables into the README",
+    "run": ("run.command", "measure models in every mode; rows in bench/results/"),
+    "report": ("report.command", "tables and figures of runs"),
+    "demo": ("run.demo", "eager, stock and memsched side by side on a few models"),
+    "smoke": ("run.smoke", "plan a few models and compare with the baselines, for CI"),
+    "train-step": ("run.train_step", "ways to train a step: memory, time, compile time"),
+    "capture": ("orders.capture", "scheduler graphs of the models into bench/instances/"),
+    "orders": ("orders.command", "how good the orders are on captured graphs"),
+    "scale": ("orders.scale", "planning time and peaks on large synthetic graphs"),
+    "series-parallel-scale": ("orders.series_parallel_scale", "the polynomial algorithm on large graphs"),
+    "mechanisms": ("fusion.mechanisms", "what raises the peak: order, fusion, and rules against it"),
+    "fusion-cost": ("fusion.cost", "what fusions do to a peak as models grow"),
+    "fusion-guard": ("fusion.guard", "a guard on single fusions against the planned order"),
+    "fusion-kept": ("fusion.kept", "how many of stock's fusions fit a budget"),
+    "fusion-page": ("fusion.page", "put measured tables into docs/fusion-and-peak.md"),
+    "memory-model": ("memory.model", "the memory model against the replayed wrapper and the allocator"),
+    "buffer-reuse": ("memory.buffer_reuse", "what Inductor's long-range reuse of buffers costs"),
+    "cuda-plans": ("memory.cuda_plans", "plans for CUDA, made without a GPU"),
+    "patches": ("patches.command", "the patches for PyTorch: lowered, planned, measured"),
+    "readme": ("report.readme", "put measured tables into the README"),
 }
+"""Of each command its module in `bench`, and what it does."""
 
 
 def main() -> int:
     """Run the command of the command line; 2 when there is none of that name."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("-h", "--help"):
-        print(__doc__ + "\n" + "\n".join(f"    {command:8} {what}" for command, what in COMMANDS.items()))
+        print(__doc__ + "\n" + "\n".join(f"    {command:22} {what}" for command, (_, what) in COMMANDS.items()))
         return 0
     if name not in COMMANDS:
         print(f"bench: {name!r} is no command (there are {', '.join(COMMANDS)})", file=sys.stderr)
         return 2
-    code: int = importlib.import_module(f"bench.{name}").main(sys.argv[2:])
-    return code
+    module, _ = COMMANDS[name]
+    code: int | None = importlib.import_module(f"bench.{module}").main(sys.argv[2:])
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memsched.core.report import GraphReport, reports, reset
+from memsched.records.report import GraphReport, reports, reset
 
 __all__ = ["GraphReport", "explain", "memsched_backend", "reports", "reset", "train_step"]
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
         return explain
     if name == "train_step":
-        from memsched.inductor.train_step import train_step
+        from memsched.inductor.train_step.step import train_step
 
         return train_step
     raise AttributeError(f"module 'memsched' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
     memsched plan train:step --device cuda --device-memory 24GiB --batch-size 1..64
 
-Bytes are those of the wrappers that Inductor generates for the device, replayed (`memsched.inductor.replay`); no
+Bytes are those of the wrappers that Inductor generates for the device, replayed (`memsched.inductor.bytes.replay`); no
 device and no memory is needed.  Of the step peak
 
     held by the caller    parameters, buffers, batch, state of the optimiser

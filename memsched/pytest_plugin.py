@@ -28,7 +28,7 @@ def _assert_peak(function: Callable[[], Any], *, at_most: str | int, train: bool
     """
     __tracebackhide__ = True
     limit = parse_bytes(at_most)
-    from memsched.inductor.target import build_target
+    from memsched.inductor.questions.target import build_target
     from memsched.questions import explain
 
     target = build_target(function, getattr(function, "__name__", "the function"))

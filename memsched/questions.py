@@ -16,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memsched.report.explanation import Explanation
+    from memsched.render.text.explanation import Explanation
 
 __all__ = ["explain", "explain_file", "explain_target"]
 
@@ -44,8 +44,8 @@ def explain(
     Raises:
         InputError: an unknown device, a model that does not compile, with `train` a model without a loss; one line.
     """
-    from memsched.inductor.explain import plan_step
-    from memsched.report.explanation import explain_step
+    from memsched.inductor.questions.plan_step import plan_step
+    from memsched.render.text.explanation import explain_step
 
     return explain_step(
         plan_step(
@@ -73,7 +73,7 @@ def explain_target(
     fullgraph: bool = False,
 ) -> Explanation:
     """`explain` of what the function `module:function` builds; raises InputError."""
-    from memsched.inductor.target import resolve_target
+    from memsched.inductor.questions.target import resolve_target
 
     target = resolve_target(name)
     return explain(
@@ -97,12 +97,12 @@ def explain_file(path: str) -> Explanation:
     Raises:
         FormatError: one line with the file, the field and the fault.
     """
-    from memsched.core.explanation import PlannedStep
     from memsched.core.peak import peak_bytes
-    from memsched.core.report import GraphReport
-    from memsched.report.explanation import explain_step
-    from memsched.report.planned_file import read_planned
-    from memsched.search.heuristics import stock_orders
+    from memsched.records.report import GraphReport
+    from memsched.records.step import PlannedStep
+    from memsched.render.planned_file import read_planned
+    from memsched.render.text.explanation import explain_step
+    from memsched.search.orders.inductor import stock_orders
 
     found = read_planned(path)
     graph, schedule = found.graph, found.schedule

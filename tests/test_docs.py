@@ -13,12 +13,12 @@ import pytest
 
 from memsched.cli import EXIT_DONE, main
 from memsched.pytest_plugin import assert_peak
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.plans
 
 _ = assert_peak  # the fixture, also where the plugin is not installed
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
 PAGES = ("understand-my-peak.md", "gate-in-ci.md", "lower-my-peak.md", "read-a-certificate.md")
@@ -55,7 +55,7 @@ def commands_of(page: Path) -> list[str]:
 
 def test_every_page_with_commands_is_run_by_a_test() -> None:
     """Here, or where a test names the page."""
-    others = [path.read_text() for path in (ROOT / "tests").glob("test_*.py") if path != Path(__file__)]
+    others = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
     for page in DOCS.glob("*.md"):
         if commands_of(page) and page.name not in PAGES:
             assert any(page.name in text for text in others), page.name

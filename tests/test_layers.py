@@ -9,21 +9,30 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "memsched"
+from tests.paths import ROOT
+
+PACKAGE = ROOT / "memsched"
 
 LAYERS = (
     ("core",),
+    ("records",),
+    ("files",),
+    ("check",),
     ("series_parallel",),
     ("search",),
     ("fusion",),
-    ("inductor", "report", "patching"),
+    ("storage",),
+    ("inductor", "render", "patching"),
     ("questions", "planning"),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )
 """From the bottom to the top; a module imports its own part and lower layers only."""
 
-PURE = ("core", "series_parallel", "search", "fusion", "questions", "planning", "patching", "cli")
+PURE = (
+    *("core", "records", "files", "check", "series_parallel", "search", "fusion", "storage"),
+    *("questions", "planning", "patching", "render", "cli"),
+)
 """Parts that import neither torch nor a solver when they are imported."""
 
 HEAVY = ("torch", "ortools", "pulp", "highspy", "numpy", "scipy", "networkx")
@@ -107,9 +116,9 @@ def test_graphs_are_solved_and_plans_verified_with_torch_and_solvers_blocked(tmp
     run_blocked(
         f"""
 from memsched.cli import main
-from memsched.core.graphio import write_graph
+from memsched.files.graph_file import write_graph
 from tests.oracle import brute_force_peak, random_graphs
-from memsched.core.graphio import read_plan
+from memsched.files.plan_file import read_plan
 for index, graph in enumerate(random_graphs(8, seed=41, largest=8)):
     write_graph({str(tmp_path)!r} + f"/g{{index}}.json", graph)
     argv = ["solve", {str(tmp_path)!r} + f"/g{{index}}.json", "-o", {str(tmp_path)!r} + f"/p{{index}}.json"]

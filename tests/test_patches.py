@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bench.patches import with_tables
+from bench.patches.command import with_tables
 from memsched.cli import main
 from memsched.core.sizes import InputError
 from memsched.patching import environment as installed
@@ -25,8 +25,8 @@ from memsched.patching.environment import Environment, apply, revert, series_for
 from memsched.patching.overlay import installed_site
 from memsched.patching.series import FOLDER, apply_to_copies, parse_selection, read_series, touched_files
 from memsched.patching.versions import VERSIONS, fingerprint, versions_file
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SERIES = read_series(FOLDER / "torch-2.13")
 WAITING, PLACE, CHAIN, CUTS, ENTRIES = SERIES
 
@@ -229,7 +229,7 @@ def test_less_memory_for_few_kernels_when_weights_are_used_twice() -> None:
 
     Batch times tokens is 32 here, so the guard refuses only some of the waiting fusions; cuts find most of the rest.
     """
-    done = run_patched("bench.patches_child", "lower", "contrastive:small")
+    done = run_patched("bench.patches.child", "lower", "contrastive:small")
     assert done.returncode == 0, done.stderr
     ways = json.loads(done.stdout)["ways"]
     peaks = {way: found["peak"] for way, found in ways.items()}

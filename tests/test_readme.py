@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from memsched import cli
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    memsched ")]
 

@@ -22,7 +22,7 @@ from bench.models.workload import SIZES, Entry, Workload
 __all__ = ["DEMO", "DEMO_MODELS", "MODELS", "build", "fault_of_names"]
 
 DEMO_MODELS = ("moe", "contrastive", "traversal", "gpt")
-"""What `python -m bench.demo --models all` runs."""
+"""What `python -m bench demo --models all` runs."""
 
 DEMO = DEMO_MODELS[:2]
 """What it runs by default."""

@@ -20,13 +20,13 @@ import sys
 from collections.abc import Sequence
 
 from memsched import __version__
+from memsched.check.error import CheckError
 from memsched.cli import fusions, pareto, patches, plan, questions, show, solve, tree, verify
 from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
 from memsched.cli.text import one_line
-from memsched.core.check import CheckError
 from memsched.core.graph import GraphError
-from memsched.core.graphio import FormatError
 from memsched.core.sizes import InputError
+from memsched.files.fields import FormatError
 from memsched.search.solver import SolverError
 
 __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "EXIT_ROSE", "Command", "main"]

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.text import print_columns
 from memsched.core.graph import GraphError
-from memsched.core.graphio import FormatError, read_graph
 from memsched.core.sizes import InputError, parse_bytes
+from memsched.files.fields import FormatError
+from memsched.files.graph_file import read_graph
 
 if TYPE_CHECKING:
-    from memsched.report.fusions import FusionList
+    from memsched.render.text.fusions import FusionList
 
 __all__ = ["COMMANDS"]
 
@@ -51,13 +52,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _lists(arguments: argparse.Namespace) -> list[FusionList]:
-    from memsched.report.fusions import fusions_of_graph, fusions_of_pair, fusions_of_report
+    from memsched.render.text.fusions import fusions_of_graph, fusions_of_pair, fusions_of_report
 
     subject: str = arguments.subject
     if ":" in subject and not os.path.exists(subject):
         if arguments.fused or arguments.budget is not None:
             raise InputError(f"{subject}: FUSED and --budget go with a graph file, not with a model")
-        from memsched.inductor.sweep import plan_target
+        from memsched.inductor.questions.sweep import plan_target
 
         return [fusions_of_report(report) for report in plan_target(subject, train=not arguments.inference)]
     graph = read_graph(subject)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.text import print_columns
-from memsched.core.graphio import atomic_write
 from memsched.core.sizes import InputError
-from memsched.core.tradeoff import TradePoint, frontier
+from memsched.files.json_file import atomic_write
+from memsched.records.tradeoff import TradePoint, frontier
 
 if TYPE_CHECKING:
     from memsched.inductor.options import BackendOptions
@@ -42,20 +42,20 @@ def _run(arguments: argparse.Namespace) -> int:
     form = _format_of(arguments.output)
     points = _points(arguments)
     if arguments.output:
-        from memsched.report.pareto import draw_tradeoff
+        from memsched.render.text.pareto import draw_tradeoff
 
         atomic_write(arguments.output, draw_tradeoff(points, arguments.target, form))
     if arguments.json:
         print(json.dumps(_to_json(arguments.target, points), separators=(",", ":")))
         return EXIT_DONE
-    from memsched.report.pareto import tradeoff_table
+    from memsched.render.text.pareto import tradeoff_table
 
     print_columns(tradeoff_table(points), right=(1, 2, 3, 4, 5, 6, 7) if arguments.measure else (1, 2, 3, 4, 5))
     return EXIT_DONE
 
 
 def _points(arguments: argparse.Namespace) -> list[TradePoint]:
-    from memsched.inductor.sweep import measure_point, sweep_target
+    from memsched.inductor.questions.sweep import measure_point, sweep_target
 
     options, train = _options(arguments), not arguments.inference
     points = sweep_target(arguments.target, options, train=train, device=arguments.device, progress=_progress)
@@ -70,7 +70,7 @@ def _points(arguments: argparse.Namespace) -> list[TradePoint]:
 
 def _options(arguments: argparse.Namespace) -> list[BackendOptions]:
     from memsched.inductor.options import BackendOptions
-    from memsched.inductor.sweep import SLACKS
+    from memsched.inductor.questions.sweep import SLACKS
 
     slacks = arguments.slack if arguments.slack is not None else [] if arguments.budget else SLACKS
     limit: dict[str, Any] = {"max_extra_kernels": arguments.max_extra_kernels}
@@ -88,7 +88,7 @@ def _progress(text: str) -> None:
 
 
 def _format_of(path: str | None) -> str:
-    from memsched.report.pareto import FORMATS
+    from memsched.render.text.pareto import FORMATS
 
     form = os.path.splitext(path or "figure.png")[1].removeprefix(".").lower()
     if form not in FORMATS:

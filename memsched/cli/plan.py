@@ -12,7 +12,7 @@ from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.text import print_columns
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.planning import Prediction, StepPlanner, largest_batch
-from memsched.report.words import format_bytes
+from memsched.render.text.words import format_bytes
 
 __all__ = ["COMMANDS"]
 

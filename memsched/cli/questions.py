@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE, Command
-from memsched.core.graphio import FormatError, atomic_write, write_graph, write_json
 from memsched.core.sizes import InputError, parse_share
+from memsched.files.fields import FormatError
+from memsched.files.graph_file import write_graph
+from memsched.files.json_file import atomic_write, write_json
+from memsched.files.plan_file import report_to_plan
 from memsched.questions import explain_file, explain_target
 
 if TYPE_CHECKING:
-    from memsched.report.explanation import Explanation
+    from memsched.render.text.explanation import Explanation
 
 __all__ = ["COMMANDS"]
 
@@ -37,7 +40,7 @@ def _run_explain(arguments: argparse.Namespace) -> int:
     _check_output(arguments.output)
     found = explain_file(arguments.target) if _is_file(arguments.target) else _explain_target(arguments)
     if arguments.output:
-        from memsched.report.explanation_page import render_explanation_page
+        from memsched.render.page.explanation import render_explanation_page
 
         atomic_write(arguments.output, render_explanation_page(found, arguments.target).encode())
     if arguments.plans:
@@ -78,7 +81,7 @@ def _write_plans(folder: str, found: Explanation) -> None:
         if report.graph is not None:
             stem = os.path.join(folder, report.name.replace(" ", "-"))
             write_graph(f"{stem}.graph.json", report.graph)
-            write_json(f"{stem}.plan.json", report.to_plan())
+            write_json(f"{stem}.plan.json", report_to_plan(report))
 
 
 def _declare_target(parser: argparse.ArgumentParser, or_else: str = "") -> None:
@@ -103,7 +106,7 @@ def _declare_check(parser: argparse.ArgumentParser) -> None:
 
 def _run_check(arguments: argparse.Namespace) -> int:
     """Compare the peaks of now with the baseline; 1 when one rose, or when a graph is new."""
-    from memsched.report.baseline import Peaks, compare, peaks_of, read_peaks, render_changes, write_peaks
+    from memsched.render.baseline import Peaks, compare, peaks_of, read_peaks, render_changes, write_peaks
 
     fresh = arguments.update and not os.path.exists(arguments.baseline)
     before = Peaks(()) if fresh else read_peaks(arguments.baseline)
@@ -151,7 +154,7 @@ def _declare_diff(parser: argparse.ArgumentParser) -> None:
 
 def _run_diff(arguments: argparse.Namespace) -> int:
     """Print what changed between two files; always 0, `check` is the gate."""
-    from memsched.report.baseline import compare, read_peaks, render_changes
+    from memsched.render.baseline import compare, read_peaks, render_changes
 
     before, after = read_peaks(arguments.before), read_peaks(arguments.after)
     if not before.graphs and not after.graphs:

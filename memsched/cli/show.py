@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from memsched.cli.command import EXIT_DONE, Command
-from memsched.core.explanation import MeasuredCurve
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
-from memsched.search.heuristics import stock_orders
+from memsched.records.step import MeasuredCurve
+from memsched.search.orders.inductor import stock_orders
 
 __all__ = ["COMMANDS"]
 
@@ -29,10 +29,10 @@ def _declare_show(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from memsched.report.exhibit import Exhibit
-    from memsched.report.planned_file import read_planned
-    from memsched.report.show import check_output, write_exhibit
-    from memsched.report.timeline import timeline_of
+    from memsched.render.exhibit import Exhibit
+    from memsched.render.planned_file import read_planned
+    from memsched.render.show import check_output, write_exhibit
+    from memsched.render.timeline import timeline_of
 
     check_output(arguments.output)
     found = read_planned(arguments.plan, arguments.graph)
@@ -48,7 +48,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _measured(path: str, start: int, steps: int) -> MeasuredCurve:
-    from memsched.report.recorded import read_recorded
+    from memsched.render.recorded import read_recorded
 
     return read_recorded(path, start, steps)
 

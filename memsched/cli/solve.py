@@ -11,7 +11,6 @@ from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.text import byte_count, print_table
 from memsched.cli.verify import method_of
 from memsched.core.graph import Graph
-from memsched.core.graphio import plan_to_json, read_graph, write_json
 from memsched.core.peak import live_buffers, memory_profile, peak_bytes
 from memsched.core.result import (
     Certificate,
@@ -21,7 +20,10 @@ from memsched.core.result import (
     Options,
     Schedule,
 )
-from memsched.search.heuristics import stock_orders
+from memsched.files.graph_file import read_graph
+from memsched.files.json_file import write_json
+from memsched.files.plan_file import plan_to_json
+from memsched.search.orders.inductor import stock_orders
 from memsched.search.solver import METHODS, solve
 
 __all__ = ["COMMANDS"]

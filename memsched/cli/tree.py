@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 from memsched.cli.command import EXIT_DONE, Command
 from memsched.core.graph import Graph
-from memsched.core.graphio import atomic_write, read_graph
+from memsched.files.graph_file import read_graph
+from memsched.files.json_file import atomic_write
 from memsched.series_parallel.recognize import Decomposition, recognize
 from memsched.series_parallel.tree import to_json
 
@@ -28,7 +29,7 @@ def _tree(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_tree_json(graph), separators=(",", ":")))
         return EXIT_DONE
-    from memsched.report.tree import render_svg, render_text
+    from memsched.render.page.tree import render_svg, render_text
 
     if arguments.output:
         atomic_write(arguments.output, render_svg(graph, arguments.segments).encode(errors="backslashreplace"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from memsched.check.error import CheckError
+from memsched.check.plan import check_plan
 from memsched.cli.command import EXIT_DONE, EXIT_NOT_VERIFIED, Command
 from memsched.cli.text import one_line
-from memsched.core.check import CheckError
-from memsched.core.check_plan import check_plan
-from memsched.core.graphio import read_graph, read_plan
 from memsched.core.result import Certificate, Status
+from memsched.files.graph_file import read_graph
+from memsched.files.plan_file import read_plan
 
 __all__ = ["COMMANDS", "method_of"]
 

@@ -5,7 +5,7 @@ A result never claims more than it proved: `Status.OPTIMAL` only when the peak m
     peak         what the order needs, by `memsched.core.peak`
     lower_bound  what *every* order needs, proved
     gap          peak / lower_bound - 1
-    certificate  why the lower bound holds, in a form that `memsched.core.check` can follow, or a statement that
+    certificate  why the lower bound holds, in a form that `memsched.check.certificate` can follow, or a statement that
                  names the method that must be believed
 """
 
@@ -107,7 +107,7 @@ class ForcedPrecedence:
 class ForcingCertificate:
     """No order stays below `bound`: it would have to respect one precedence after the other, until an op cannot run.
 
-    The last step has no `other`; the checker is `memsched.core.check_cut.check_forcing`.
+    The last step has no `other`; the checker is `memsched.check.cut.check_forcing`.
     """
 
     bound: int

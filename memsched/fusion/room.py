@@ -3,7 +3,7 @@
 A refused fusion is refused for one order.  Contract the two groups and ask the whole graph again:
 
     plan        ... A x y z B ...      wherever AB goes in this window, it needs 7 bytes of a budget of 6
-    contracted  the least down-set with which AB can start (one minimum cut, `memsched.search.cuts`)
+    contracted  the least down-set with which AB can start (one minimum cut, `memsched.search.cuts.cuts`)
                   above 6:   no order whatsoever runs AB within the budget; the refusal is final for these groups
                   otherwise: local search from the plan's order, which stops as soon as it needs 6 or less
 
@@ -16,15 +16,15 @@ from memsched.core.peak import peak_bytes
 from memsched.fusion.contract import contract
 from memsched.fusion.groups import Groups, Placement
 from memsched.search.budget import Budget
-from memsched.search.cuts import CutSolver
-from memsched.search.local import improve
+from memsched.search.cuts.cuts import CutSolver
+from memsched.search.local.search import improve
 
 __all__ = ["make_room"]
 
 _OPS_PER_UNIT = 12
 """Ops that are contracted in one unit of work (about 50 microseconds)."""
 _CUT_WORK_PER_UNIT = 45
-"""As in `memsched.search.local`."""
+"""As in `memsched.search.local.search`."""
 
 
 def make_room(groups: Groups, placement: Placement, limit: int, budget: Budget, units: int) -> tuple[int, ...] | None:

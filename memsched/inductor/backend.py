@@ -19,15 +19,15 @@ import torch
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
-from memsched.core.report import count
-from memsched.inductor.checkpoints import keep_checkpoints
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import unsupported_reason
-from memsched.inductor.convolution_gradients import split_convolution_gradients
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
-from memsched.inductor.saved_inputs import save_inputs_as_they_are
-from memsched.inductor.waiting_products import split_waiting_products
+from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
+from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.split_addmm import split_waiting_products
+from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
+from memsched.records.report import count
 
 __all__ = ["memsched_backend", "partition_patches", "planning_patches"]
 

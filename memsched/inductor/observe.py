@@ -12,14 +12,15 @@ import time
 from typing import TYPE_CHECKING
 
 from memsched.core.peak import peak_bytes
-from memsched.core.report import GraphReport, add_report
 from memsched.core.result import Schedule, Status
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
-from memsched.inductor.kernel_groups import emissions, grouped_peak
-from memsched.inductor.memory_model import AllocationModel
+from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.origins import origins_of
-from memsched.inductor.session import graph_kind, graph_name, num_kernels, stock_reorder
+from memsched.inductor.storages.build import model_of
+from memsched.inductor.storages.emissions import emissions
+from memsched.records.report import GraphReport, add_report
+from memsched.storage.kernel_groups import grouped_peak
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -35,7 +36,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
             return nodes
         started = time.perf_counter()
         name = graph_name()
-        model = AllocationModel.of(extract_graph(nodes, name, "postfusion"), nodes)
+        model = model_of(extract_graph(nodes, name, "postfusion"), nodes)
         index = {node: at for at, node in enumerate(nodes)}
         order = tuple(index[node] for node in stock_reorder(nodes))
         graph = model.graph_for(order)

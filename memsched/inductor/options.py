@@ -35,7 +35,7 @@ class BackendOptions:
     max_extra_kernels: refusals that may cost this many kernels in a graph; beyond, the budget gives way, the cheapest
         refusal first.  None: as many as the budget takes.
     keep_checkpoints: save the tensors between activation checkpoints, as eager does, where stock's partitioner would
-        recompute all blocks at once (`memsched/inductor/checkpoints.py`).
+        recompute all blocks at once (`memsched/inductor/rewrites/keep_checkpoints.py`).
     strict: raise where memsched would otherwise fall back to stock.
     seed: of local search.
     """

@@ -26,9 +26,9 @@ import torch
 from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
-from memsched.core.origin import Origin
-from memsched.core.report import count
 from memsched.inductor.failures import reason_of
+from memsched.records.origin import Origin
+from memsched.records.report import count
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import Scheduler

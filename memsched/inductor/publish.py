@@ -21,10 +21,11 @@ from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.virtualized import V
 from torch._logging import trace_structured
 
-from memsched.core.origin import Origin
 from memsched.core.peak import live_buffers, memory_profile
-from memsched.core.report import GraphReport, add_report, await_signature
+from memsched.files.plan_file import report_to_plan
 from memsched.inductor.failures import reason_of
+from memsched.records.origin import Origin
+from memsched.records.report import GraphReport, add_report, await_signature
 
 __all__ = ["SIGNATURE", "publish"]
 
@@ -55,7 +56,7 @@ def _trace(report: GraphReport) -> None:
         trace_structured(
             "artifact",
             metadata_fn=lambda: {"name": f"memsched_plan_{name}", "encoding": "json"},
-            payload_fn=lambda: json.dumps(report.to_plan()),
+            payload_fn=lambda: json.dumps(report_to_plan(report)),
         )
     trace_structured(
         "artifact",
@@ -101,7 +102,7 @@ def _sign(report: GraphReport) -> None:
         [
             f"{SIGNATURE}{report.name}: peak {report.peak} bytes, bound {report.lower_bound}",
             "try:",
-            "    from memsched.core.report import restore_report",
+            "    from memsched.records.report import restore_report",
             f"    restore_report({text!r})",
             "except ImportError:",
             "    pass",

@@ -17,28 +17,28 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from torch._inductor import config, memory
-from torch._inductor.scheduler import NopKernelSchedulerNode
+from torch._inductor import config
 from torch._inductor.virtualized import V
-from torch.utils._ordered_set import OrderedSet
 
 from memsched.core.graph import Graph
-from memsched.core.origin import MadeFusion, RefusedFusion
 from memsched.core.peak import peak_bytes
-from memsched.core.report import GraphReport
 from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
 from memsched.inductor.extract import ExtractionError, extract_graph
 from memsched.inductor.failures import leave_to_stock, reason_of
-from memsched.inductor.kernel_groups import cut_groups, cuts, emissions, grouped_peak
-from memsched.inductor.memory_model import AllocationModel
+from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.ordered import ModelledOrder, order_under
 from memsched.inductor.origins import origins_of
 from memsched.inductor.publish import publish
+from memsched.inductor.storages.build import model_of
+from memsched.inductor.storages.emissions import cut_groups, emissions
+from memsched.records.fusion import MadeFusion, RefusedFusion
+from memsched.records.report import GraphReport
 from memsched.search.budget import UNITS_PER_SECOND
-from memsched.search.heuristics import priority_order, stock_orders
+from memsched.search.orders.inductor import priority_order, stock_orders
 from memsched.search.solver import solve
+from memsched.storage.kernel_groups import cuts, grouped_peak
+from memsched.storage.order import ModelledOrder, order_under
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
@@ -46,11 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ExtractionError",
     "PlanningSession",
-    "graph_kind",
-    "graph_name",
-    "num_kernels",
     "session_of",
-    "stock_reorder",
 ]
 
 
@@ -170,7 +166,7 @@ class PlanningSession:
         if legal != tuple(range(len(nodes))):
             nodes = [nodes[op] for op in legal]
             graph = extract_graph(nodes, self.name, "postfusion")
-        model = AllocationModel.of(graph, nodes)
+        model = model_of(graph, nodes)
         planned = [self._planned_order(graph, nodes)] if self.planner else []
         found = order_under(model, self._solver_options(0.5), planned)
         peak = max(found.schedule.peak, peak_bytes(found.graph, found.schedule.order))
@@ -290,33 +286,3 @@ class PlanningSession:
                 fallback=self.fallback,
             )
         )
-
-
-def graph_kind() -> str:
-    """What the graph that Inductor is compiling is: forward, backward, inference, or a whole training step."""
-    if V.graph.module.meta.get("memsched_kind") == "step":
-        return "step"
-    if V.graph.is_inference:
-        return "inference"
-    return "backward" if V.graph.is_backward else "forward"
-
-
-def graph_name() -> str:
-    """The name of the graph that Inductor is compiling, under which everything reports it: its kind and its number."""
-    return f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
-
-
-def num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:
-    """How many of the nodes launch something."""
-    return sum(not isinstance(node, NopKernelSchedulerNode) for node in nodes)
-
-
-def stock_reorder(nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
-    """What Inductor would have done here: its own peak-memory reorder, which our pass switches off."""
-    scheduler = V.graph.scheduler
-    inputs = OrderedSet(V.graph.graph_inputs.keys())
-    outputs = OrderedSet(V.graph.get_output_names())
-    reordered: list[BaseSchedulerNode] = memory.reorder_for_peak_memory(
-        nodes, scheduler.name_to_buf, scheduler.name_to_fused_node, inputs, outputs
-    )
-    return reordered

@@ -28,8 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memsched.core.graphio import atomic_write
 from memsched.core.sizes import InputError
+from memsched.files.json_file import atomic_write
 from memsched.patching.series import FOLDER, Patch, apply_to_copies, read_series, touched_files
 
 __all__ = ["Change", "Environment", "FileStatus", "apply", "installed_environment", "revert", "series_for", "status"]

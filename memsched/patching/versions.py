@@ -25,8 +25,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from memsched.core.graphio import atomic_write
 from memsched.core.sizes import InputError
+from memsched.files.json_file import atomic_write
 from memsched.patching.series import FOLDER, Patch, apply_to_copies, read_series, touched_files
 
 __all__ = ["VERSIONS", "check_version", "main", "versions_file"]

@@ -52,7 +52,7 @@ _LARGEST_MODEL = 120
 
 def stock(state: State) -> None:
     """Inductor's four candidates: what the answer must never be above."""
-    from memsched.search.heuristics import stock_orders
+    from memsched.search.orders.inductor import stock_orders
 
     for name, order in stock_orders(state.graph).items():
         state.offer(order, name)
@@ -60,7 +60,7 @@ def stock(state: State) -> None:
 
 def xla(state: State) -> None:
     """XLA's three candidates (list, depth-first, post-order), for comparison."""
-    from memsched.search.heuristics_xla import xla_orders
+    from memsched.search.orders.xla import xla_orders
 
     for name, order in xla_orders(state.graph).items():
         state.offer(order, f"xla {name}")
@@ -68,7 +68,7 @@ def xla(state: State) -> None:
 
 def serenity(state: State) -> None:
     """Serenity's dynamic program over down-sets, for comparison; an optimum that it finds is not called proved."""
-    from memsched.search.heuristics_serenity import serenity_order
+    from memsched.search.orders.serenity import serenity_order
 
     order = serenity_order(state.graph, max_sets=_SERENITY_SETS, max_rounds=_SERENITY_ROUNDS)
     if order is None:
@@ -79,7 +79,7 @@ def serenity(state: State) -> None:
 
 def cut(state: State) -> None:
     """The minimum-cut bound, up to the peak of the best order."""
-    from memsched.search.bounds import cut_bound
+    from memsched.search.cuts.bounds import cut_bound
 
     share = state.budget.part(_CUT_SHARE)
     bound, certificate = cut_bound(state.graph, state.peak, share, state.order)
@@ -134,7 +134,7 @@ def local(state: State) -> None:
 
 
 def _improve(state: State, budget: Budget, seed: int) -> None:
-    from memsched.search.local import improve
+    from memsched.search.local.search import improve
 
     order = improve(state.graph, state.order, floor=state.lower_bound, budget=budget, seed=seed)
     state.offer(order, "local")
@@ -142,8 +142,8 @@ def _improve(state: State, budget: Budget, seed: int) -> None:
 
 def _search(state: State, budget: Budget) -> None:
     """Exact search between the ends of the best order; what it commits improves that order even when it is cut off."""
-    from memsched.search.problem import Problem
-    from memsched.search.refute import search_within
+    from memsched.search.exact.problem import Problem
+    from memsched.search.refute.refute import search_within
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
@@ -158,7 +158,7 @@ def _search(state: State, budget: Budget) -> None:
 
 def probe(state: State) -> None:
     """Refute every peak below the best, or find a lower one."""
-    from memsched.search.refute import refute
+    from memsched.search.refute.refute import refute
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
@@ -179,7 +179,7 @@ def probe_again(state: State) -> None:
 
 def certify(state: State) -> None:
     """Look for a certificate of an optimum that has been proved by a search, which leaves none."""
-    from memsched.search.refute import certified
+    from memsched.search.refute.refute import certified
 
     searched = isinstance(state.certificate, StatementCertificate) and state.peak != state.probed_peak
     if not state.closed or not searched or len(state.graph.ops) > _WIDEST_SEARCH:
@@ -193,8 +193,8 @@ def certify(state: State) -> None:
 
 def kernel(state: State) -> None:
     """Exact search on the kernel: series-parallel parts and modules collapsed."""
-    from memsched.search.kernelize import kernelize
-    from memsched.search.refute import search_within
+    from memsched.search.exact.reduce import kernelize
+    from memsched.search.refute.refute import search_within
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
@@ -240,8 +240,8 @@ def model_ilp(state: State) -> None:
 
 def _model(state: State, solver: str) -> None:
     """Ask a solver in a child process, for as many seconds as the units that are left are worth."""
-    from memsched.search.child import solve_in_child
-    from memsched.search.model import ModelLimits
+    from memsched.search.models.child import solve_in_child
+    from memsched.search.models.model import ModelLimits
 
     if state.budget.exhausted:
         return

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from memsched.core.check import CheckError, check_order
+from memsched.check.error import CheckError
+from memsched.check.order import check_order
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Certificate, EndpointCertificate, Options, StatementCertificate

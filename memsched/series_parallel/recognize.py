@@ -80,7 +80,7 @@ def recognize(graph: Graph) -> Decomposition | InducedN:
     """Decompose the precedence order of `graph`, or name four ops that forbid it.
 
     Linear when the answer is yes; O((ops + precedences) log ops) when it is no.  The tree is unique for the order.
-    Source: Valdes, Tarjan, Lawler 1982; memsched.core.check_tree verifies either answer.
+    Source: Valdes, Tarjan, Lawler 1982; memsched.check.tree verifies either answer.
     """
     order = graph.topological_order
     tree = _decompose(graph.predecessors, order)
@@ -114,7 +114,7 @@ def recognize_two_terminal(graph: Graph) -> TwoTerminalDecomposition | Bridge:
     """Decompose the precedences of `graph` as a two-terminal network, or find a Wheatstone bridge in it.
 
     The precedences count as they are stated, transitive ones included.  Linear either way.
-    Source: Valdes, Tarjan, Lawler 1982; memsched.core.check_tree verifies either answer.
+    Source: Valdes, Tarjan, Lawler 1982; memsched.check.tree verifies either answer.
     """
     arcs = terminal_arcs(graph)
     source, sink = len(graph.ops), len(graph.ops) + 1

@@ -2,7 +2,8 @@
 
 *Exactness.*  Drop from the consumers of a buffer every one that precedes another.  If one is left, it reads last in
 every order, and `order.py` is exact.  If several are left, the buffer is *shared* and who frees it depends on the
-order; already on out-trees the problem is then weakly NP-hard (tests/test_shared_tensors.py holds the reduction).
+order; already on out-trees the problem is then weakly NP-hard (tests/series_parallel/test_shared.py holds the
+reduction).
 
         a ──X──> b          X has the maximal consumers b and c: shared.
         └──X──> c           With an edge b -> c it would not be: c always frees it.

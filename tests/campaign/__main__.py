@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from memsched.core.graphio import atomic_write
+from memsched.files.json_file import atomic_write
 
 RESULTS = Path(__file__).with_name("results.json")
 PACKAGES = ("ortools", "pulp", "highspy", "networkx", "numpy", "scipy")

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from memsched.core.check import CheckError, check_certificate, check_order
+from memsched.check.certificate import check_certificate
+from memsched.check.error import CheckError
+from memsched.check.order import check_order
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
-from memsched.search.bounds import cut_bound
 from memsched.search.budget import Budget
-from memsched.search.heuristics import stock_orders
-from memsched.search.heuristics_serenity import serenity_order
-from memsched.search.heuristics_xla import xla_orders
-from memsched.search.local import improve
+from memsched.search.cuts.bounds import cut_bound
+from memsched.search.local.search import improve
+from memsched.search.orders.inductor import stock_orders
+from memsched.search.orders.serenity import serenity_order
+from memsched.search.orders.xla import xla_orders
 from tests.oracle import brute_force_peak, random_graphs
 
 COUNT = 100_000

@@ -8,16 +8,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from memsched.core.check import check_certificate, check_order
+from memsched.check.certificate import check_certificate
+from memsched.check.order import check_order
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.search.budget import Budget
-from memsched.search.certify import forcing_certificate
-from memsched.search.kernelize import kernelize
-from memsched.search.probing import probe_bound, probe_level
-from memsched.search.problem import Problem
-from memsched.search.symmetry import break_symmetries
-from memsched.search.valley import exact_search
+from memsched.search.exact.problem import Problem
+from memsched.search.exact.reduce import kernelize
+from memsched.search.exact.symmetry import break_symmetries
+from memsched.search.exact.valley import exact_search
+from memsched.search.refute.certify import forcing_certificate
+from memsched.search.refute.probing import probe_bound, probe_level
 from tests.oracle import KINDS, brute_force_peak, random_graph
 
 COUNT = 20_000

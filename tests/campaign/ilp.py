@@ -12,12 +12,13 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from memsched.core.check import CheckError, check_order
+from memsched.check.error import CheckError
+from memsched.check.order import check_order
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Status
-from memsched.search.child import SOLVERS, ChildSolver
-from memsched.search.model import ModelError, ModelLimits
+from memsched.search.models.child import SOLVERS, ChildSolver
+from memsched.search.models.model import ModelError, ModelLimits
 from memsched.series_parallel.shared import solve_series_parallel
 from tests.oracle import brute_force_peak, random_graphs
 

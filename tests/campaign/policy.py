@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from memsched.core.check import CheckError, check_certificate, check_order
+from memsched.check.certificate import check_certificate
+from memsched.check.error import CheckError
+from memsched.check.order import check_order
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Options, Status
-from memsched.search.heuristics import stock_orders
+from memsched.search.orders.inductor import stock_orders
 from memsched.search.solver import solve
 from tests.oracle import brute_force_peak, random_graphs
 

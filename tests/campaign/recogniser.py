@@ -15,8 +15,8 @@ import itertools
 import random
 from collections.abc import Callable
 
-from memsched.core.check_obstruction import check_bridge, check_induced_n
-from memsched.core.check_tree import check_decomposition, check_two_terminal
+from memsched.check.obstruction import check_bridge, check_induced_n
+from memsched.check.tree import check_decomposition, check_two_terminal
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.series_parallel.recognize import (
     Bridge,

@@ -2,7 +2,7 @@
 
 Graphs are in-trees, out-trees, two-terminal and vertex series-parallel, every second one with shared buffers.
 Without them the order must be optimal; with them bound <= optimum <= peak, and OPTIMAL only when all three agree.
-Every certificate is checked by `memsched.core.check`.
+Every certificate is checked by `memsched.check.certificate`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from memsched.core.check import CheckError, check_certificate, check_order
+from memsched.check.certificate import check_certificate
+from memsched.check.error import CheckError
+from memsched.check.order import check_order
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Status

@@ -33,9 +33,9 @@ from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
-from memsched.core.report import GraphReport, reports
 from memsched.core.sizes import InputError
 from memsched.inductor.backend import partition_patches, planning_patches
+from memsched.inductor.capture.wrapper_source import Wrapper, capture_wrappers
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
@@ -43,10 +43,10 @@ from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
+from memsched.inductor.host import graph_name
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions, split_options
-from memsched.inductor.session import graph_name
-from memsched.inductor.wrapper_source import Wrapper, capture_wrappers
+from memsched.records.report import GraphReport, reports
 
 __all__ = ["Way", "capture_step", "plan_cuda_target", "plan_target", "planned_way", "stock_way"]
 

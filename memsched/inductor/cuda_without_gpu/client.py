@@ -3,7 +3,7 @@
 plan = plan_cuda("train:step")                     # one process, one plan
 with CudaWorker() as worker:                       # one process, many plans: torch is imported once
     plan = worker.plan("bench.models:build", arguments={"name": "moe", "size": "cuda"})
-    rows = worker.call("bench.cuda_plans:rows_of", "moe")
+    rows = worker.call("bench.memory.cuda_plans:rows_of", "moe")
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class CudaWorker:
         train: bool = True,
         progress: Progress | None = None,
     ) -> list[StepPlan]:
-        """The CUDA plans of the step that `module:function` builds (`memsched.inductor.target`), one for each way.
+        """The CUDA plans of the step that `module:function` builds (`questions.target`), one for each way.
 
         options: of `BackendOptions`, and any of Inductor's own.
         batch_size: given to the function as its argument `batch_size`.

@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from memsched.core.explanation import HeldBytes
 from memsched.core.sizes import InputError
-from memsched.inductor.target import Target, build_target, find_function
+from memsched.inductor.questions.target import Target, build_target, find_function
+from memsched.records.step import HeldBytes
 
 __all__ = ["FakeStep", "build_step"]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from memsched.core.explanation import HeldBytes
 from memsched.core.graph import Graph
-from memsched.core.report import GraphReport
+from memsched.records.report import GraphReport
+from memsched.records.step import HeldBytes
 
 __all__ = ["PlannedGraph", "StepPlan"]
 

@@ -1,0 +1,97 @@
+"""Put measured tables into the README: `python -m bench readme [DEMO_RESULTS]`.
+
+The README's figures are never typed.  Three blocks between markers are replaced by what commands wrote:
+
+    benchmark bench/results/cpu, by `python -m bench run --suite ac --output bench/results/cpu`
+    demo      DEMO_RESULTS/results.md, by `python -m bench demo --models all`; the picture goes to docs/
+    orders    bench/results/orders.json, by `python -m bench orders bench/instances --json`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.report.tables import Group, geometric_mean, group_rows
+from bench.run.cases import read_rows
+from bench.run.step import MODES
+from memsched.files.json_file import atomic_write
+
+BENCHMARK = Path("bench/results/cpu")
+ORDERS = Path("bench/results/orders.json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrite README.md in the current folder; 2 when a result or a marker is missing."""
+    folder = Path((list(sys.argv[1:] if arguments is None else arguments) or ["demo_results"])[0])
+    readme = Path("README.md")
+    try:
+        text = replace_block(readme.read_text(), "benchmark", _benchmark_block(group_rows(read_rows(BENCHMARK))))
+        text = replace_block(text, "demo", _demo_block(folder))
+        text = replace_block(text, "orders", _orders_block(json.loads(ORDERS.read_text())))
+    except (OSError, ValueError, KeyError) as error:
+        print(f"bench readme: {str(error) or type(error).__name__}", file=sys.stderr)
+        return 2
+    atomic_write(readme, text.encode())
+    picture = folder / "contrastive.png"
+    if picture.exists():
+        shutil.copy(picture, "docs/memory_contrastive.png")
+    return 0
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """`text` with `block` between the markers of `name`; raises ValueError when they are missing."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"README.md: the markers of {name!r} are missing")
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def _benchmark_block(groups: Sequence[Group]) -> str:
+    """The models that are measured in eager, stock and memsched, the largest gain first; and what they say together."""
+    lines = []
+    measured = [group for group in groups if all(group.value(mode, "peak") for mode in MODES)]
+    for group in sorted(measured, key=lambda one: one.ratio("peak", "memsched", "stock") or math.inf):
+        peaks = [group.value(mode, "peak") for mode in MODES]
+        ratios = [group.ratio("peak", "memsched", other) or math.nan for other in ("stock", "eager")]
+        ratios.append(group.time_ratio("memsched", "stock") or math.nan)
+        cells = [group.case.model, *(f"{(peak or 0) / 2**20:.2f}" for peak in peaks), *(f"{one:.2f}" for one in ratios)]
+        lines.append(f"| {' | '.join(cells)} |")
+    header = "| checkpointed model | eager MiB | stock MiB | memsched MiB | of stock | of eager | step of stock's |"
+    return "\n".join([header, "|---|---|---|---|---|---|---|", *lines, "", _summary(measured)])
+
+
+def _summary(groups: Sequence[Group]) -> str:
+    """The mean, who is above stock or above eager, and how far measured bytes are from the plan's."""
+    mean = geometric_mean(group.ratio("peak", "memsched", "stock") for group in groups)
+    sentences = [f"Geometric mean: {mean or 1:.3f} of stock."]
+    for other in ("stock", "eager"):
+        ratios = {group.case.model: group.ratio("peak", "memsched", other) or 1 for group in groups}
+        above = [f"{model} ({ratio:.4f})" for model, ratio in ratios.items() if ratio > 1]
+        sentences.append(f"Above {other}: {', '.join(above) or 'none'}.")
+    pairs = [(group.value("memsched", "modelled"), group.value("memsched", "peak")) for group in groups]
+    apart = [abs(modelled - peak) for modelled, peak in pairs if modelled is not None and peak is not None]
+    if apart:
+        sentences.append(f"Measured and planned bytes differ by {max(apart):.0f} at most.")
+    return " ".join(sentences)
+
+
+def _demo_block(folder: Path) -> str:
+    table = (folder / "results.md").read_text()
+    environment = json.loads((folder / "results.json").read_text())["environment"]
+    return f"{table}\n(torch {environment['torch']}, {environment['cores']} CPU cores)"
+
+
+def _orders_block(results: dict[str, Any]) -> str:
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {what} | {value} |" for what, value in results["summary"].items()]
+    claimed = sum(row["status"] == "optimal" and not row["proved"] for row in results["rows"])
+    lines.append(f"| optimal, but with a bound that only a rerun can confirm | {claimed} |")
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""Is a plan out of a file what it says?  Every number of it is a claim: order, peak, bound, status, certificate."""
+
+from __future__ import annotations
+
+from memsched.check.certificate import check_certificate
+from memsched.check.error import CheckError
+from memsched.check.order import check_order
+from memsched.core.graph import Graph
+from memsched.core.peak import peak_bytes
+from memsched.core.result import Status
+from memsched.files.plan_file import Plan
+
+__all__ = ["check_plan"]
+
+
+def check_plan(graph: Graph, plan: Plan) -> bool:
+    """Whether the plan's bound is proved (else it is only claimed); raises CheckError when the plan is wrong."""
+    if plan.num_ops != len(graph.ops):
+        raise CheckError(f"ops: the plan has {plan.num_ops}, the graph has {len(graph.ops)}")
+    if plan.graph_digest and plan.graph_digest != graph.digest:
+        raise CheckError("graph_digest: the plan was made for another graph")
+    check_order(graph, plan.order)
+    peak = peak_bytes(graph, plan.order)
+    if plan.peak != peak:
+        raise CheckError(f"peak: the order needs {peak} bytes, the plan says {plan.peak}")
+    if plan.lower_bound > peak:
+        raise CheckError(f"lower_bound: {plan.lower_bound} is above the peak {peak}")
+    if plan.status == Status.OPTIMAL.value and plan.lower_bound != peak:
+        raise CheckError(f"status: optimal, but the bound {plan.lower_bound} is below the peak {peak}")
+    return check_certificate(graph, plan.certificate, plan.lower_bound)

@@ -1,0 +1,140 @@
+"""The wrappers that Inductor generates for a model, with code generation but without any compiler: seconds.
+
+    traced graph ──> lowering ──> fusion, order ──> memory planning ──> source of the wrapper ──┤ captured here
+                                                                                                └──x  C++, Triton
+
+The traced graph itself runs in place of the compiled one, so that autograd goes on to the backward graph.  The wrappers
+are those of a real compile: nothing after them feeds back into them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._inductor import config
+from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
+
+from memsched.inductor.backend import planning_patches
+from memsched.inductor.bytes.replay import Replay, WrapperInput, replay_wrapper
+from memsched.inductor.capture.plan_only import run_uncompiled, stop_compile, stopped
+from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.storages.saved_copies import saved_copies
+from memsched.storage.pieces import CUDA_ALIGNMENT
+
+__all__ = ["Wrapper", "capture_wrappers", "generate_wrappers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """The generated Python of one graph, and what it is called with.
+
+    name: as in the graph's report: its kind and its number.
+    constants: attributes of the module that the source refers to.
+    """
+
+    name: str
+    source: str
+    inputs: tuple[WrapperInput | int | float, ...]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def replay(self) -> Replay:
+        """The exact bytes of one call (`memsched.inductor.bytes.replay`)."""
+        devices = {one.device for one in self.inputs if isinstance(one, WrapperInput)}
+        alignment = CUDA_ALIGNMENT if any(device.startswith("cuda") for device in devices) else 1
+        return replay_wrapper(self.source, self.inputs, self.constants, alignment)
+
+
+@contextlib.contextmanager
+def capture_wrappers(then: Callable[[Any], Any] | None = None) -> Iterator[list[Wrapper]]:
+    """Within the context every graph that Inductor generates code for is added to the list, and nothing is compiled.
+
+    then: called with the `GraphLowering`; its result takes the place of the compiled module.  Without it the compile
+        is stopped by `stop_compile`.
+    """
+    captured: list[Wrapper] = []
+
+    def capture(graph: GraphLowering, code: Any) -> Any:
+        captured.append(_wrapper_of(graph, code.value))
+        if then is None:
+            stop_compile()
+        return then(graph)
+
+    with mock.patch.object(GraphLowering, "_compile_to_module_lines", capture):
+        yield captured
+
+
+def generate_wrappers(
+    model: nn.Module | Callable[..., Any],
+    batch: Sequence[Tensor],
+    options: BackendOptions | None = None,
+    patches: Mapping[str, Any] | None = None,
+) -> list[Wrapper]:
+    """The wrappers of every graph that one call `model(*batch)`, and the backward of what it returns, compiles.
+
+    options: how memsched plans; None for stock Inductor.
+    patches: Inductor's own options, on top.
+    """
+
+    def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kind: bool) -> None:
+        from torch._inductor.compile_fx import compile_fx_inner
+
+        choices = V.set_choices_handler(PlannedChoices(options)) if options else contextlib.nullcontext()
+        planning = planning_patches(options) if options else {}
+        with config.patch({**planning, "fx_graph_cache": False, **(patches or {})}), choices, stopped():
+            compile_fx_inner(gm, example_inputs, **kind)
+
+    with capture_wrappers() as captured:
+        run_uncompiled(model, batch, compile_graph, options)
+    return captured
+
+
+def _wrapper_of(graph: GraphLowering, source: str) -> Wrapper:
+    from memsched.inductor.host import graph_name
+
+    name = graph_name()
+    handed_over = {graph.graph_input_names[at] for at in (graph.bw_donated_idxs or () if graph.is_backward else ())}
+    handed_over |= saved_copies(graph)
+    groups = _shared_storages(graph.example_inputs or ())
+    inputs: list[WrapperInput | int | float] = []
+    for at, (input_name, value) in enumerate(graph.graph_inputs.items()):
+        example = groups.get(at)
+        inputs.append(_input_of(graph, input_name, value, input_name not in handed_over, example))
+    constants = {**graph.constants, **graph.torchbind_constants}
+    return Wrapper(name, source, tuple(inputs), constants)
+
+
+def _shared_storages(examples: Sequence[Any]) -> dict[int, tuple[int, int, int]]:
+    """For each input that shares its storage with another: (number of the storage, its bytes, the input's offset)."""
+    by_storage: dict[int, list[int]] = {}
+    for at, example in enumerate(examples):
+        if isinstance(example, Tensor):
+            by_storage.setdefault(example.untyped_storage()._cdata, []).append(at)
+    shared = {}
+    for number, members in enumerate(by_storage.values()):
+        for at in members if len(members) > 1 else ():
+            example = examples[at]
+            shared[at] = number, int(example.untyped_storage().nbytes()), int(example.storage_offset())
+    return shared
+
+
+def _input_of(
+    graph: GraphLowering, name: str, value: Any, held: bool, shared: tuple[int, int, int] | None
+) -> WrapperInput | int | float:
+    hint = graph.sizevars.optimization_hint
+    if not hasattr(value, "get_size"):
+        return int(hint(value)) if isinstance(value, torch.sympy.Expr) else value
+    size = tuple(hint(extent) for extent in value.get_size())
+    stride = tuple(hint(step) for step in value.get_stride())
+    device = value.get_device()
+    if shared is None:
+        return WrapperInput(name, size, stride, value.get_dtype(), str(device), held)
+    number, storage_bytes, offset = shared
+    return WrapperInput(name, size, stride, value.get_dtype(), str(device), held, number, storage_bytes, offset)

@@ -1,0 +1,46 @@
+"""What is asked of the graph that Inductor is compiling (`V.graph`), and of its scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch._inductor import memory
+from torch._inductor.scheduler import NopKernelSchedulerNode
+from torch._inductor.virtualized import V
+from torch.utils._ordered_set import OrderedSet
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode
+
+__all__ = ["graph_kind", "graph_name", "num_kernels", "stock_reorder"]
+
+
+def graph_kind() -> str:
+    """What the graph that Inductor is compiling is: forward, backward, inference, or a whole training step."""
+    if V.graph.module.meta.get("memsched_kind") == "step":
+        return "step"
+    if V.graph.is_inference:
+        return "inference"
+    return "backward" if V.graph.is_backward else "forward"
+
+
+def graph_name() -> str:
+    """The name of the graph that Inductor is compiling, under which everything reports it: its kind and its number."""
+    return f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
+
+
+def num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:
+    """How many of the nodes launch something."""
+    return sum(not isinstance(node, NopKernelSchedulerNode) for node in nodes)
+
+
+def stock_reorder(nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+    """What Inductor would have done here: its own peak-memory reorder, which our pass switches off."""
+    scheduler = V.graph.scheduler
+    inputs = OrderedSet(V.graph.graph_inputs.keys())
+    outputs = OrderedSet(V.graph.get_output_names())
+    reordered: list[BaseSchedulerNode] = memory.reorder_for_peak_memory(
+        nodes, scheduler.name_to_buf, scheduler.name_to_fused_node, inputs, outputs
+    )
+    return reordered

@@ -1,0 +1,153 @@
+"""The names of a graph's buffers, with the bytes of the storage behind each, and which names are views of which.
+
+Only what does not depend on the order is told here; `memsched.storage.model` adds what does.  The readers are
+those of `extract_graph`, so mutations and renamed buffers are already followed to the storage that they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch._inductor import ir
+from torch._inductor.utils import get_dtype_size
+from torch._inductor.virtualized import V
+
+from memsched.core.graph import Graph
+from memsched.inductor.storages.local_buffers import kernel_local, thread_local
+from memsched.inductor.storages.saved_copies import saved_copies
+from memsched.storage.pieces import CUDA_ALIGNMENT, Piece
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode
+
+__all__ = ["concatenated", "pieces_of", "views"]
+
+
+def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Piece]:
+    """The buffers of `graph`, by name, without the inputs that the caller holds on to."""
+    freed = _freed_inputs()
+    siblings = _siblings(nodes)
+    local, gone = kernel_local(nodes), thread_local(nodes)
+    pieces = {}
+    for buffer in graph.buffers:
+        held = buffer.producer is None and freed is not None and buffer.name not in freed
+        if held or buffer.name in gone:
+            continue
+        readers = {*buffer.consumers, *siblings.get(buffer.name, ())} - {buffer.producer}
+        size = _storage_bytes(buffer.name)
+        name_is_local = buffer.name in local and not buffer.kept
+        pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
+    return pieces | dict(_unread_results(nodes)) | dict(_copies(nodes))
+
+
+def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
+    """For each name that is a view of another: that other; inputs that share a storage are views of the first."""
+    owner = dict(_shared_inputs(pieces))
+    for node in nodes:
+        for buffer in node.get_outputs():
+            name = buffer.get_name()
+            if name in pieces and not isinstance(_layout(buffer), ir.NonOwningLayout):
+                target = next((alias for alias in _aliased(buffer) if alias in pieces and alias != name), None)
+                if target is not None:
+                    owner[name] = target
+    return owner
+
+
+def concatenated(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
+    """For each name that is written straight into a larger buffer: the outermost such buffer (`NonOwningLayout`)."""
+    whole = {}
+    for node in nodes:
+        for buffer in node.get_outputs():
+            layout = _layout(buffer)
+            if isinstance(layout, ir.NonOwningLayout):
+                whole[buffer.get_name()] = layout.view.get_name()
+    outermost = {}
+    for part, target in whole.items():
+        while target in whole:
+            target = whole[target]
+        if part in pieces and target in pieces:
+            outermost[part] = target
+    return outermost
+
+
+def _freed_inputs() -> set[str] | None:
+    """The inputs that die inside: saved for backward, and not views of anything that lives on; None: not known."""
+    graph = V.graph
+    if not graph.is_backward or graph.bw_donated_idxs is None:
+        return None
+    return set(graph.scheduler.name_to_donated_buffer)
+
+
+def _copies(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
+    """Inputs under the name of something that the caller holds, but copies of it."""
+    for name in sorted(saved_copies(V.graph)):
+        readers = {op for op, node in enumerate(nodes) for read in node.read_writes.reads if read.name == name}
+        yield name, Piece(_storage_bytes(name), None, frozenset(readers))
+
+
+def _shared_inputs(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, str]]:
+    first: dict[int, str] = {}
+    for name, example in zip(V.graph.graph_inputs, V.graph.example_inputs or (), strict=False):
+        if name in pieces and isinstance(example, Tensor):
+            owner = first.setdefault(example.untyped_storage()._cdata, name)
+            if owner != name:
+                yield name, owner
+
+
+def _storage_bytes(name: str) -> int:
+    graph = V.graph
+    scheduled = graph.scheduler.name_to_buf.get(name)
+    buffer: Any = scheduled.node if scheduled is not None else graph.graph_inputs[name]
+    return _bytes_of(buffer)
+
+
+def _bytes_of(buffer: Any) -> int:
+    graph = V.graph
+    elements = graph.sizevars.optimization_hint(graph.get_allocation_storage_size(buffer), fallback=0)
+    size: int = int(elements) * get_dtype_size(buffer.get_dtype())
+    device = buffer.get_device()
+    alignment = CUDA_ALIGNMENT if device is not None and device.type == "cuda" else 1
+    return -(-size // alignment) * alignment
+
+
+def _unread_results(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
+    """The results of kernels with several outputs that nobody takes out of the tuple: they live as long as it does."""
+    known = V.graph.scheduler.name_to_buf
+    takers = {
+        buffer.node.inputs[0].get_name(): op
+        for op, node in enumerate(nodes)
+        for buffer in node.get_outputs()
+        if isinstance(buffer.node, ir.MultiOutput)
+    }
+    for op, node in enumerate(nodes):
+        for result in getattr(node.node, "outputs", ()) if isinstance(node.node, ir.FallbackKernel) else ():
+            if isinstance(result, ir.MultiOutput) and result.get_name() not in known:
+                readers = frozenset({takers.get(node.node.get_name(), op)}) - {op}
+                yield result.get_name(), Piece(_bytes_of(result), op, readers)
+
+
+def _siblings(nodes: Sequence[BaseSchedulerNode]) -> dict[str, set[int]]:
+    """For each piece of a kernel with several outputs the ops that take pieces out of the tuple, which holds them."""
+    takers: dict[str, set[int]] = {}
+    tuple_of: dict[str, str] = {}
+    for op, node in enumerate(nodes):
+        for buffer in node.get_outputs():
+            if isinstance(buffer.node, ir.MultiOutput):
+                held_by = buffer.node.inputs[0].get_name()
+                tuple_of[buffer.get_name()] = held_by
+                takers.setdefault(held_by, set()).add(op)
+    return {name: takers[held_by] for name, held_by in tuple_of.items()}
+
+
+def _aliased(buffer: Any) -> Sequence[str]:
+    """The names that an output of a node is a view of; behind a tuple, those of the kernel that returns it."""
+    aliases: Sequence[str] = buffer.get_aliases()
+    if isinstance(buffer.node, ir.MultiOutput) and aliases:
+        aliases = buffer.node.inputs[0].get_inputs_that_alias_output()
+    return aliases
+
+
+def _layout(buffer: Any) -> Any:
+    return getattr(buffer.node, "layout", None)

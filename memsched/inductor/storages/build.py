@@ -1,0 +1,29 @@
+"""The memory model of a graph that Inductor is compiling: its storages, in the terms of `memsched.storage`.
+
+Inductor's account of the nodes (`extract_graph`)  ──> names, views, concatenations, reuses, workspaces ──> model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from memsched.core.graph import Graph
+from memsched.inductor.storages.buffers import concatenated, pieces_of, views
+from memsched.inductor.storages.inplace import reuses_of
+from memsched.inductor.storages.saved_copies import note_saved_copies
+from memsched.inductor.storages.workspaces import with_workspaces
+from memsched.storage.model import AllocationModel
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode
+
+__all__ = ["model_of"]
+
+
+def model_of(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:
+    """The model of the scheduler's `nodes`, op i being nodes[i]; to be made while `V.graph` is theirs."""
+    note_saved_copies()  # for the backward graph, if this is the forward
+    pieces = pieces_of(estimate, nodes)
+    estimate = with_workspaces(estimate, nodes)
+    return AllocationModel(estimate, pieces, views(nodes, pieces), concatenated(nodes, pieces), reuses_of(nodes))

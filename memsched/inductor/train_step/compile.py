@@ -1,0 +1,140 @@
+"""Compiling the graph of a step with Inductor, planned by memsched.
+
+`compile_fx` would trace the graph again to find its writes; they are known, so Inductor's inner compiler is called with
+the graph as it is: an inference graph whose inputs are all the caller's and some of which are written in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import torch._functorch.config as functorch_config
+from torch import Tensor
+from torch._dynamo import compiled_autograd
+from torch._guards import TracingContext, tracing
+from torch._inductor import config
+from torch._inductor.compile_fx import compile_fx_inner, create_compiler_config_extra
+from torch._inductor.virtualized import V
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from memsched.inductor.backend import planning_patches
+from memsched.inductor.capture.plan_only import StopAfter, stopped
+from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.train_step.failure import raise_interrupted
+from memsched.inductor.train_step.graph import StepGraph
+from memsched.inductor.train_step.report import NotingPostFusionPass, NotingPreFusionPass, StepNotes
+from memsched.records.report import GraphReport, reports
+
+__all__ = ["CompiledStep", "Plan", "compile_step", "plan_step"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was planned for the graph of a step, and what the passes saw; nothing without a plan."""
+
+    report: GraphReport | None
+    notes: StepNotes
+
+
+@dataclass
+class CompiledStep:
+    """Compiled code of a step.
+
+    written: for each update, by what the user calls it, the inputs that it writes.
+    """
+
+    code: Any
+    plan: Plan
+    written: Mapping[str, Sequence[str]]
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Tensor]:
+        """Run it; the outputs of the graph.
+
+        Raises:
+            StepInterrupted: an error after the first update was done.
+        """
+        try:
+            with torch.no_grad():
+                return list(self.code(list(inputs)))
+        except BaseException as error:
+            raise_interrupted(error, self.written)
+            raise
+
+
+def compile_step(
+    step: StepGraph,
+    fake_mode: FakeTensorMode,
+    options: BackendOptions,
+    inductor: Mapping[str, Any],
+    names: Sequence[str],
+) -> CompiledStep:
+    """Compile `step`; with `options.enabled` False as stock Inductor would.
+
+    inductor: further patches of Inductor's configuration.
+    names: what the user calls the inputs of the model.
+    """
+    already, notes = len(reports()), StepNotes(step.update_nodes)
+    with _compiling(fake_mode, options, _planning(options, notes, inductor)):
+        code = _inner_compile(step)
+    new = reports()[already:]
+    written = {names[at]: placeholders for at, placeholders in step.written.items()}
+    return CompiledStep(code, Plan(new[-1] if new else None, notes), written)
+
+
+def plan_step(step: StepGraph, fake_mode: FakeTensorMode, options: BackendOptions, inductor: Mapping[str, Any]) -> Plan:
+    """Plan `step` without generating or compiling code."""
+    already, notes = len(reports()), StepNotes(step.update_nodes)
+    patches = _planning(options, notes, inductor) | {"fx_graph_cache": False}
+    patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
+    with _compiling(fake_mode, options, patches), stopped():
+        _inner_compile(step)
+    new = reports()[already:]
+    return Plan(new[-1] if new else None, notes)
+
+
+def _inner_compile(step: StepGraph) -> Any:
+    extra = create_compiler_config_extra(step.module)
+    return compile_fx_inner(
+        step.module,
+        step.inputs,
+        static_input_idxs=(),
+        cudagraphs=extra.cudagraphs,
+        graph_id=extra.graph_id,
+        is_inference=True,
+        boxed_forward_device_index=extra.forward_device,
+    )
+
+
+def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any]) -> dict[str, Any]:
+    """The patches of the user, and ours; a pass of theirs over the traced graph stays."""
+    # For inference Inductor first moves every node to its readers, which it does not do in training.
+    patches: dict[str, Any] = {"reorder_for_locality": False, **inductor}
+    if options.enabled:
+        patches |= planning_patches(options, inductor)
+        patches["_pre_fusion_custom_pass"] = NotingPreFusionPass(options, notes)
+        patches["_post_fusion_custom_pass"] = NotingPostFusionPass(options, notes)
+    return patches
+
+
+@contextlib.contextmanager
+def _compiling(fake_mode: FakeTensorMode, options: BackendOptions, patches: dict[str, Any]) -> Iterator[None]:
+    """What surrounds the inner compiler inside `compile_fx`."""
+    choices = V.set_choices_handler(PlannedChoices(options)) if options.enabled else contextlib.nullcontext()
+    with (
+        config.patch(patches),
+        choices,
+        V.set_fake_mode(fake_mode),
+        # `run_and_save_rng_state` gives a real state even under fake tensors, and here its reader is in the same graph.
+        mock.patch.object(fake_mode, "allow_non_fake_inputs", True),
+        tracing(TracingContext(fake_mode)),
+        compiled_autograd._disable(),
+        functorch_config.patch(unlift_effect_tokens=True),
+        torch._C._DisableAutocast(),
+    ):
+        yield

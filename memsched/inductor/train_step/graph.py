@@ -1,0 +1,223 @@
+"""From a captured forward and backward to the graph of a whole step: every gradient ends where it is used.
+
+    primals ─> forward ─> backward ─> gradient of p ─┬─> update of p ─> copy_(p), copy_(state of p)     purpose "update"
+                                                     ├─> + what p.grad has so far                       "accumulate"
+                                                     └─> its squared norm                               "norm"
+
+The graph is functional except for the writes at its end, as AOTAutograd makes them; Inductor turns each into a kernel
+that writes in place.  In that form nothing holds a gradient back: its last reader is its own update, and the planner
+may put that right behind the gradient.  Two promises are in the graph itself and hold in every order of it:
+
+- *An update starts only when its gradient is final*: it reads the gradient, or what was made of it (the sum over
+  micro-batches, the clipped gradient; in a distributed step, the result of the reduction: replace the gradient by that
+  node in `_final_gradients`, and collectives keep their order by the dependencies that Inductor gives them).
+- *A parameter is written only after all its readers*: the write is to an input, and Inductor orders it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._inductor.decomposition import select_decomp_table
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from memsched.inductor.train_step.capture import Captured
+from memsched.inductor.train_step.clipping import clip_coefficient, norm_of_gradients
+from memsched.inductor.train_step.rules import Rule, work_dtype
+from memsched.inductor.train_step.state import UpdateForm
+
+__all__ = ["Recipe", "StepGraph", "build_step"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a graph does with its gradients: the key under which it is compiled.
+
+    purpose: "update", "accumulate" or "norm".
+    clip: "" for none; "held" clips by the norm of all gradients, which must then all be alive; "given" takes the
+        coefficient as an input.
+    accumulated: for each parameter, whether it comes with a gradient of earlier micro-batches.
+    forms: for each parameter, its update.
+    """
+
+    purpose: str
+    clip: str = ""
+    accumulated: tuple[bool, ...] = ()
+    forms: tuple[UpdateForm, ...] = ()
+
+
+@dataclass
+class StepGraph:
+    """A graph to compile.
+
+    inputs: fake inputs: the model's; then the gradients so far, the state, the scalars, and the number that clipping
+        takes, as far as the recipe has them.
+    written: by the input of the model that it belongs to, the placeholders that one update writes.
+    update_nodes: the names of the nodes that the updates consist of.
+    """
+
+    module: fx.GraphModule
+    inputs: list[Any]
+    written: dict[int, tuple[str, ...]]
+    update_nodes: frozenset[str]
+
+
+def build_step(
+    captured: Captured, params: Sequence[int], recipe: Recipe, rule: Rule, extra: Sequence[Any]
+) -> StepGraph:
+    """The graph of `recipe`; its outputs are the loss, then what the purpose asks for.
+
+    "update": the norm of the gradients, when it clips by it; "norm": that norm; "accumulate": the gradients of the
+    parameters that had none.
+
+    params: the inputs of the model that are updated, by index.
+    extra: what the graph is called with behind the inputs of the model (`StepGraph.inputs`).
+    """
+    builder = _Builder(captured.copy(), params, list(extra))
+    so_far = [builder.add_input("arg_gradient") if had else None for had in recipe.accumulated]
+    gradients, outputs = _final_gradients(builder, so_far), builder.outputs[:1]
+    if recipe.purpose == "accumulate":
+        for at, gradient, target in zip(params, gradients, so_far, strict=True):
+            if target is None:
+                outputs.append(gradient)
+            else:
+                builder.write(at, [target], [gradient])
+    elif recipe.purpose == "norm":
+        builder.drop_writes()
+        outputs += builder.call(norm_of_gradients, "norm", gradients)
+    else:
+        outputs += _add_updates(builder, recipe, rule, gradients)
+    return builder.finish(outputs)
+
+
+def _final_gradients(builder: _Builder, so_far: Sequence[fx.Node | None]) -> list[fx.Node]:
+    """For each parameter the gradient that its update may read: here, the sum over micro-batches."""
+    return [
+        gradient if before is None else builder.call(_sum, "sum", [gradient, before])[0]
+        for gradient, before in zip(builder.gradients, so_far, strict=True)
+    ]
+
+
+def _add_updates(builder: _Builder, recipe: Recipe, rule: Rule, gradients: Sequence[fx.Node]) -> list[fx.Node]:
+    """Append the update of every parameter; what the graph returns beside the loss."""
+    states = [[builder.add_input(f"arg_{name}") for name in form.names] for form in recipe.forms]
+    cohorts = [builder.add_input("arg_scalars") for _ in {form.cohort for form in recipe.forms}]
+    returned: list[fx.Node] = []
+    if recipe.clip:
+        coefficient = builder.add_input("arg_clip")
+        if recipe.clip == "held":
+            returned = builder.call(norm_of_gradients, "norm", gradients)
+            (coefficient,) = builder.call(clip_coefficient, "coefficient", [*returned, coefficient])
+        gradients = [builder.call(_product, "product", [gradient, coefficient])[0] for gradient in gradients]
+    for at, form, gradient, state in zip(builder.params, recipe.forms, gradients, states, strict=True):
+        targets = [builder.primals[at], *state]
+        function = _update_function(rule, form)
+        values = builder.call(function, (form.structure, form.names), [*targets, gradient, cohorts[form.cohort]])
+        builder.write(at, targets, values)
+    return returned
+
+
+def _update_function(rule: Rule, form: UpdateForm) -> Callable[..., tuple[Tensor, ...]]:
+    """`rule.update` on a flat list of tensors, in the type of the work, rounded once to the types of the results."""
+
+    def update(param: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        *state, gradient, scalars = rest
+        work = work_dtype(param.dtype)
+        named = {name: value.to(work) for name, value in zip(form.names, state, strict=True)}
+        new_param, new_state = rule.update(
+            form.structure, param.to(work), gradient.to(work), named, list(scalars.unbind())
+        )
+        results = (new_state[name].to(value.dtype) for name, value in zip(form.names, state, strict=True))
+        return new_param.to(param.dtype), *results
+
+    return update
+
+
+def _sum(gradient: Tensor, so_far: Tensor) -> tuple[Tensor]:
+    return (so_far + gradient,)
+
+
+def _product(gradient: Tensor, coefficient: Tensor) -> tuple[Tensor]:
+    return (gradient * coefficient.to(gradient.device),)
+
+
+@dataclass
+class _Builder:
+    """The graph while it grows; `extra` are the values of the inputs that are still to be added."""
+
+    captured: Captured
+    params: Sequence[int]
+    extra: list[Any]
+    traced: dict[Hashable, fx.GraphModule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.graph = self.captured.graph
+        self.outputs, gradients = self.captured.outputs
+        self.graph.erase_node(self.graph.output_node())
+        self.primals = [node for node in self.graph.nodes if node.op == "placeholder"]
+        self.gradients = [node for at in self.params if (node := gradients[at]) is not None]
+        self.values = list(self.captured.inputs)
+        self.writes: dict[int, list[tuple[fx.Node, fx.Node]]] = {}
+        self._update_nodes: set[str] = set()
+        self._last_input = self.primals[-1]
+
+    def add_input(self, name: str) -> fx.Node:
+        """The next of the `extra` inputs.  Inductor takes names that begin with "arg" for tensors of the caller."""
+        value = self.extra[len(self.values) - len(self.captured.inputs)]
+        with self.graph.inserting_after(self._last_input):
+            node = self._last_input = self.graph.placeholder(f"{name}_{len(self.values)}")
+        node.meta["val"] = self.captured.fake_mode.from_tensor(value, static_shapes=True)
+        self.values.append(node.meta["val"])
+        return node
+
+    def call(self, function: Callable[..., Any], key: Hashable, arguments: Sequence[fx.Node]) -> list[fx.Node]:
+        """The nodes of `function(*arguments)`, a function from tensors to a tuple of tensors.
+
+        key: tells functions apart; calls with equal keys on equal shapes share one trace.
+        """
+        values = [node.meta["val"] for node in arguments]
+        key = (key, *((tuple(value.shape), value.stride(), value.dtype, value.device) for value in values))
+        if key not in self.traced:
+            with self.captured.fake_mode, torch.no_grad(), torch._C._DisableAutocast():
+                self.traced[key] = make_fx(function, select_decomp_table())(*values)
+        trace = self.traced[key].graph
+        inputs = [node for node in trace.nodes if node.op == "placeholder"]
+        copied = dict(zip(inputs, arguments, strict=True))
+        results = self.graph.graph_copy(trace, copied)
+        self._update_nodes.update(node.name for node in set(copied.values()) - set(arguments))
+        return list(results)  # type: ignore[arg-type]
+
+    def write(self, at: int, targets: Sequence[fx.Node], values: Sequence[fx.Node]) -> None:
+        """Write `values` to the inputs `targets` at the end of the graph: the update of the model's input `at`."""
+        self.writes[at] = list(zip(targets, values, strict=True))
+
+    def drop_writes(self) -> None:
+        """Forget the writes of the model itself (to the statistics of a BatchNorm): this graph only looks."""
+        for node in list(self.graph.nodes):
+            if node.target is aten.copy_.default:
+                self.graph.erase_node(node)
+
+    def finish(self, outputs: Sequence[fx.Node]) -> StepGraph:
+        """The graph with its writes: first those of the model (the statistics of a BatchNorm), then the updates."""
+        position = {node: at for at, node in enumerate(self.primals)}
+        copies = [node for node in self.graph.nodes if node.target is aten.copy_.default]
+        written: dict[int, tuple[str, ...]] = {position[node.args[0]]: (node.args[0].name,) for node in copies}
+        for at, writes in self.writes.items():
+            written[at] = tuple(target.name for target, _ in writes)
+            for target, value in writes:
+                node = self.graph.call_function(aten.copy_.default, (target, value))
+                node.meta["val"] = target.meta["val"]
+                self._update_nodes.add(node.name)
+        output = self.graph.output(tuple(outputs))
+        output.meta["user_visible_output_idxs"] = list(range(len(outputs)))
+        self.graph.eliminate_dead_code()
+        self.graph.lint()
+        module = fx.GraphModule(self.captured.attributes, self.graph)
+        module.meta["memsched_kind"] = "step"
+        return StepGraph(module, self.values, written, frozenset(self._update_nodes))

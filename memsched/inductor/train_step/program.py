@@ -1,0 +1,162 @@
+"""One run of a step: which graph it needs, compiled or not yet, and with which inputs.
+
+    owner.request ──┐
+    param.grad  ────┼─> Recipe ──> compiled code, or compile it ──> loss, norm, new gradients
+    optimizer   ────┘     │
+                          └ the key: purpose, clipping, who has a gradient already, the form of every update
+
+Dynamo calls a `Program` in place of the forward that it traced, with that graph's inputs; parameters are among them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from memsched.inductor.failures import reason_of
+from memsched.inductor.train_step.capture import Captured
+from memsched.inductor.train_step.compile import CompiledStep, Plan, compile_step, plan_step
+from memsched.inductor.train_step.graph import Recipe, build_step
+from memsched.inductor.train_step.options import StepOptions
+from memsched.inductor.train_step.refusals import Refusal
+from memsched.inductor.train_step.report import StepReport, make_report
+from memsched.inductor.train_step.rules import rule_of
+from memsched.inductor.train_step.state import OptimizerState
+from memsched.records.report import count
+
+__all__ = ["NotCompiled", "Program", "Request"]
+
+log = logging.getLogger("memsched")
+
+
+class NotCompiled(Exception):
+    """The step could not be compiled; the cause is chained."""
+
+
+class Owner(Protocol):
+    """What a program needs of the train step that it belongs to."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    options: StepOptions
+    request: Request
+    reports: list[StepReport]
+    grad_norm: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the next run of a program is for.
+
+    purpose, clip: as in `Recipe`; number: the largest norm, or the coefficient, that clipping takes.
+    plan_only: plan, but compile and run nothing.
+    """
+
+    purpose: str
+    clip: str = ""
+    number: float = 0.0
+    plan_only: bool = False
+
+
+class Program:
+    """What Dynamo calls in place of the forward it traced: the step, compiled once for every recipe."""
+
+    def __init__(self, owner: Owner, captured: Captured, example_inputs: Sequence[Any]) -> None:
+        self.owner, self.captured = owner, captured
+        owned = {id(parameter) for group in owner.optimizer.param_groups for parameter in group["params"]}
+        _, gradients = captured.outputs
+        self.indices = [
+            at
+            for at, (value, gradient) in enumerate(zip(example_inputs, gradients, strict=True))
+            if gradient is not None and id(value) in owned
+        ]
+        self.params: list[nn.Parameter] = [example_inputs[at] for at in self.indices]
+        used = {id(parameter) for parameter in self.params}
+        self.unused = [p for group in owner.optimizer.param_groups for p in group["params"] if id(p) not in used]
+        rule = rule_of(owner.optimizer)
+        assert rule is not None
+        self.state = OptimizerState(owner.optimizer, rule, self.params, owner.options.state_dtype)
+        self.names = _names_of_inputs(owner.model, example_inputs)
+        self.compiled: dict[Recipe, CompiledStep] = {}
+
+    def __call__(self, *inputs: Any) -> tuple[Tensor]:
+        """Run the step that the owner asked for."""
+        request, owner = self.owner.request, self.owner
+        self._check(inputs)
+        so_far = [param.grad for param in self.params]
+        forms = self.state.prepare() if request.purpose == "update" else ()
+        recipe = Recipe(request.purpose, request.clip, tuple(grad is not None for grad in so_far), forms)
+        extra = [grad for grad in so_far if grad is not None]
+        if request.purpose == "update":
+            extra += [*self.state.tensors(forms), *self.state.scalars()]
+        if request.clip:
+            extra.append(torch.tensor(request.number, dtype=torch.float32))
+        if request.plan_only:
+            self._plan(recipe, extra)
+            return (torch.zeros(()),)
+        if recipe not in self.compiled:
+            self.compiled[recipe] = self._compile(recipe, extra)
+        loss, *results = self.compiled[recipe]([*inputs, *extra])
+        if request.purpose == "update":
+            self.state.advance()
+            torch.autograd.graph.increment_version(self.params)
+        if request.purpose == "norm" or request.clip == "held":
+            (owner.grad_norm,) = results
+        elif request.purpose == "accumulate":
+            new = iter(results)
+            for param in self.params:
+                param.grad = next(new) if param.grad is None else param.grad
+        return (loss,)
+
+    def _compile(self, recipe: Recipe, extra: Sequence[Tensor]) -> CompiledStep:
+        options = self.owner.options
+        try:
+            graph = build_step(self.captured, self.indices, recipe, self.state.rule, extra)
+            fake_mode = self.captured.fake_mode
+            compiled = compile_step(graph, fake_mode, options.backend, dict(options.inductor or {}), self.names)
+        except Exception as error:
+            raise NotCompiled from error
+        self._report(compiled.plan, recipe)
+        return compiled
+
+    def _plan(self, recipe: Recipe, extra: Sequence[Tensor]) -> None:
+        options = self.owner.options
+        graph = build_step(self.captured, self.indices, recipe, self.state.rule, extra)
+        self._report(plan_step(graph, self.captured.fake_mode, options.backend, dict(options.inductor or {})), recipe)
+
+    def _report(self, plan: Plan, recipe: Recipe) -> None:
+        if plan.report is None or plan.report.graph is None or recipe.purpose != "update":
+            return
+        sizes = {
+            "parameter_bytes": sum(parameter.nbytes for parameter in self.owner.model.parameters()),
+            "state_bytes": sum(tensor.nbytes for tensor in self.state.tensors(recipe.forms)),
+            "gradient_bytes": sum(parameter.nbytes for parameter in self.params),
+        }
+        try:
+            self.owner.reports.append(make_report(plan.report, plan.notes, sizes, self.owner.options.backend))
+        except Exception as error:  # what is told about a step must not cost the step
+            if self.owner.options.backend.strict:
+                raise
+            count("report of a step")
+            log.warning("memsched: no report of the step (%s)", reason_of(error))
+
+    def _check(self, inputs: Sequence[Any]) -> None:
+        for at, param in zip(self.indices, self.params, strict=True):
+            if inputs[at] is not param:
+                raise Refusal("a parameter of the model was replaced by another one; make a new train_step")
+            if param.grad is not None and param.grad.layout != torch.strided:
+                raise Refusal(f"parameter {self.names[at]} has a sparse gradient")
+        if any(param.grad is not None for param in self.unused):
+            raise Refusal("a parameter that this forward does not use has a gradient from elsewhere; set it to None")
+
+
+def _names_of_inputs(model: nn.Module, inputs: Sequence[Any]) -> list[str]:
+    """What the user calls the inputs of a program."""
+    names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    return [names.get(id(value), f"input {at}") for at, value in enumerate(inputs)]

@@ -1,0 +1,135 @@
+"""The order of the fused nodes: searched under the memory model, judged by it, bounded for it.
+
+What shares a storage depends on the order (`memsched.storage.model`), and solvers want one graph.  So two are
+searched, and the model judges the orders:
+
+    Inductor's four orders, the planner's      the best under the model is the start; the answer is never above it
+    planning graph                             exact or too high for every order           ──> an order
+    the graph of that order, as it shares      where a gap is left                         ──> a better one
+    with one more reuse than that order        where a gap is left                         ──> a better one
+    planning graph, less what may be reused    (`memsched.storage.bound`)           ──> the lower bound
+    relaxed graph                              where a gap is left                         ──> a better bound
+
+The reported graph is the model's graph for the chosen order, so its peak is the order's under `memsched.core.peak`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from memsched.check.order import check_order
+from memsched.core.graph import Graph, GraphError
+from memsched.core.peak import memory_profile
+from memsched.core.result import Certificate, Options, Schedule, status_of
+from memsched.search.cuts.bounds import cut_bound
+from memsched.search.orders.inductor import priority_order, stock_orders
+from memsched.search.solver import solve
+from memsched.storage.bound import model_bound, relaxed_bound
+from memsched.storage.model import AllocationModel
+
+__all__ = ["ModelledOrder", "order_under"]
+
+_TRIES = 4
+"""Reuses that are forced, one at a time, in search of a better order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelledOrder:
+    """An order with the model's graph for it; `stock_peak` is the least of Inductor's own four orders, in bytes."""
+
+    graph: Graph
+    schedule: Schedule
+    stock_peak: int
+
+
+def order_under(model: AllocationModel, options: Options, given: Sequence[Sequence[int]] = ()) -> ModelledOrder:
+    """The best order found, never above Inductor's four orders and those given, and what bounds it.
+
+    Raises:
+        CheckError: what was found is no order of the nodes.
+    """
+    stock = list(stock_orders(model.estimate).values())
+    start = min([*stock, *map(tuple, given)], key=model.peak)
+    stock_peak = min(map(model.peak, stock))
+    planning = model.planning_graph()
+    schedule = solve(planning, options, start_orders=[model.with_allocations(start)])
+    check_order(planning, schedule.order)
+    if not model.depends_on_order:
+        return ModelledOrder(planning, schedule, stock_peak)
+    planned = model.without_allocations(schedule.order)
+    order = min([planned, start], key=model.peak)
+    bound, certificate = schedule.lower_bound, schedule.certificate
+    if model.order_dependent_reuses:
+        bound, certificate = model_bound(model, order, model.peak(order))
+    if model.peak(order) > bound:
+        order = _search_as_shared(model, options, order)
+        order = _search_with_more_reuse(model, options, order, bound)
+    if model.peak(order) > bound:
+        relaxed, statement = relaxed_bound(model, _part_of(options, 2))
+        if relaxed > bound:
+            bound, certificate = relaxed, statement
+    graph = model.graph_for(order)
+    check_order(graph, order)
+    peak = model.peak(order)
+    return ModelledOrder(
+        graph,
+        replace(
+            schedule,
+            order=order,
+            peak=peak,
+            lower_bound=bound,
+            status=status_of(peak, bound),
+            certificate=_followable(graph, bound, certificate),
+        ),
+        stock_peak,
+    )
+
+
+def _search_as_shared(model: AllocationModel, options: Options, order: tuple[int, ...]) -> tuple[int, ...]:
+    """An order that is at least as good, searched among those that share storages as `order` does."""
+    found = solve(model.graph_for(order), _part_of(options), start_orders=[order])
+    return min([order, found.order], key=model.peak)
+
+
+def _search_with_more_reuse(
+    model: AllocationModel, options: Options, order: tuple[int, ...], bound: int
+) -> tuple[int, ...]:
+    """An order that is at least as good, searched among those that also make a reuse that `order` misses at its peak.
+
+    What is missed up to the peak is tried, the largest first.
+    """
+    profile = memory_profile(model.graph_for(order), order)
+    until = {op: at for at, op in enumerate(order[: profile.peak_step + 1])}
+    missed = [reuse for reuse in model.missed_by(order) if reuse.op in until]
+    for reuse in sorted(missed, key=lambda one: (-model.saved_by(one), -until[one.op]))[:_TRIES]:
+        try:
+            graph = model.planning_graph([reuse])
+        except GraphError:
+            continue  # a reader that it waits for is a descendant
+        start = priority_order(graph, _positions(model, order))
+        found = solve(graph, _part_of(options), start_orders=[start])
+        order = min([order, model.without_allocations(found.order)], key=model.peak)
+        if model.peak(order) <= bound:
+            break
+    return order
+
+
+def _positions(model: AllocationModel, order: Sequence[int]) -> list[int]:
+    extended = model.with_allocations(order)
+    position = [0] * len(extended)
+    for at, op in enumerate(extended):
+        position[op] = at
+    return position
+
+
+def _part_of(options: Options, parts: int = _TRIES) -> Options:
+    """A share of the limits, for a search that only improves."""
+    work = None if options.work_limit is None else options.work_limit // parts
+    return replace(options, work_limit=work, time_limit_s=options.time_limit_s / parts)
+
+
+def _followable(graph: Graph, bound: int, certificate: Certificate | None) -> Certificate | None:
+    """A certificate that the reported graph cannot go below `bound`, which can be checked; else the statement."""
+    proved, followable = cut_bound(graph, stop_at=bound)
+    return followable if proved >= bound else certificate

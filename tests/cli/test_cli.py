@@ -1,0 +1,282 @@
+"""The command line: exit codes, what is printed, and that `verify` believes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memsched.cli import COMMANDS, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, main
+from memsched.core.graph import Buffer, Graph, Op
+from memsched.core.result import StatementCertificate
+from memsched.files.graph_file import write_graph
+from memsched.search import solver
+from memsched.search.solver import METHODS, Stage
+from memsched.search.state import State
+from tests.core.test_graph import diamond
+from tests.oracle import brute_force_peak, random_graphs
+from tests.paths import ROOT
+from tests.search.test_solver import two_hills
+
+
+def crossing() -> Graph:
+    """a ──> c, a ──> d, b ──> d: the N, which is not series-parallel."""
+    buffers = (Buffer("X", 4, 0, (2,)), Buffer("Y", 1, 0, (3,)), Buffer("Z", 2, 1, (3,)))
+    return Graph("crossing", tuple(map(Op, "abcd")), buffers)
+
+
+@pytest.fixture
+def graph_file(tmp_path: Path) -> Path:
+    """Two hills: every order needs 11 bytes, and a decomposition tree or a cut proves it."""
+    path = tmp_path / "hills.json"
+    write_graph(path, two_hills())
+    return path
+
+
+@pytest.fixture
+def plan_file(tmp_path: Path, graph_file: Path) -> Path:
+    path = tmp_path / "plan.json"
+    assert main(["solve", str(graph_file), "--json", "-o", str(path)]) == EXIT_DONE
+    return path
+
+
+def test_solve_prints_one_plan_object(graph_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", str(graph_file), "--json"]) == EXIT_DONE
+    out, err = capsys.readouterr()
+    plan = json.loads(out)
+    assert out.count("\n") == 1 and not err
+    assert plan["format"] == "memsched-plan/1"
+    fields = {"name", "ops", "peak", "lower_bound", "gap", "status", "method", "seconds", "order", "certificate"}
+    assert fields <= plan.keys()
+    assert (plan["peak"], plan["lower_bound"], plan["status"], plan["gap"]) == (11, 11, "optimal", 0.0)
+
+
+def test_solve_prints_tables(graph_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stock's four orders, peak, bound and who enforces it, gap, and the largest buffers at the peak."""
+    assert main(["solve", str(graph_file)]) == EXIT_DONE
+    out = capsys.readouterr().out
+    for word in (
+        "incoming",
+        "lpmf",
+        "bfs",
+        "dfs",
+        "peak",
+        "lower bound",
+        "gap",
+        "optimal",
+        "11 bytes",
+        "from b0",
+        "9 bytes",
+    ):
+        assert word in out
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in ("ilp", "cbc", "cpsat", "model-ilp")])
+def test_every_method_can_be_asked_for(graph_file: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", str(graph_file), "--json", "--method", method]) == EXIT_DONE
+    assert json.loads(capsys.readouterr().out)["peak"] == 11
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["dance"],
+        ["solve"],
+        ["solve", "g", "--method", "magic"],
+        ["solve", "g", "--time-limit", "-1"],
+        ["solve", "g", "--time-limit", "nan"],
+        ["solve", "g", "--time-limit", "inf"],
+        ["solve", "g", "--time-limit", "soon"],
+        ["verify", "g"],
+    ],
+)
+def test_bad_arguments_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(argv)
+    assert exit_info.value.code == EXIT_BAD_INPUT
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written(graph_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", str(graph_file), "-o", "/nonexistent/folder/plan.json"]) == EXIT_BAD_INPUT
+    err = capsys.readouterr().err
+    assert "/nonexistent/folder" in err and err.count("\n") == 1
+
+
+# ---- verify
+
+
+def test_verify_says_proved(graph_file: Path, plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["verify", str(graph_file), str(plan_file)]) == EXIT_DONE
+    out = capsys.readouterr().out
+    assert "peak: 11 bytes, recomputed" in out
+    assert "status: optimal, proved" in out
+    assert "claimed" not in out
+
+
+def test_verify_says_claimed_when_nothing_can_be_checked(
+    graph_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def claim(state: State) -> None:
+        state.offer((0, 2, 1, 3, 4), "ilp")
+        state.prove(11, StatementCertificate(11, "ilp", "proved by branch and bound"))
+
+    monkeypatch.setitem(solver._STAGES_OF, "auto", (Stage("ilp", claim),))
+    plan = str(tmp_path / "plan.json")
+    assert main(["solve", str(graph_file), "-o", plan]) == EXIT_DONE
+    capsys.readouterr()
+    assert main(["verify", str(graph_file), plan]) == EXIT_DONE
+    out = capsys.readouterr().out
+    assert "claimed by ilp, not re-checkable" in out
+    assert "proved" not in out
+
+
+@pytest.mark.parametrize(
+    ("lie", "fault"),
+    [
+        (lambda plan: plan.update(peak=10), "peak"),
+        (lambda plan: plan.update(peak=12), "peak"),
+        (lambda plan: plan.update(lower_bound=12), "lower_bound"),
+        (lambda plan: plan.update(lower_bound=10), "status"),
+        (lambda plan: plan["order"].reverse(), "runs before"),
+        (lambda plan: plan["order"].pop(), "is missing"),
+        (lambda plan: plan.update(order=[0, 0, 2, 1, 3]), "occurs twice"),
+        (lambda plan: plan.update(ops=6), "ops"),
+        (lambda plan: plan.update(graph_digest="0" * 64), "another graph"),
+        (lambda plan: plan.update(certificate=None), "certificate|bound"),
+        (lambda plan: plan["certificate"].update(bound=10), "proves 10"),
+    ],
+)
+def test_verify_refuses_lies(
+    graph_file: Path,
+    plan_file: Path,
+    lie: Callable[[dict[str, Any]], object],
+    fault: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every number of a plan is a claim: change one, and verification fails with one line, or stops saying proved."""
+    plan = json.loads(plan_file.read_text())
+    lie(plan)
+    plan_file.write_text(json.dumps(plan))
+    capsys.readouterr()
+    exit_code = main(["verify", str(graph_file), str(plan_file)])
+    out, err = capsys.readouterr()
+    if plan["certificate"] is None:
+        assert exit_code != EXIT_DONE or "proved" not in out
+        return
+    assert exit_code == EXIT_NOT_VERIFIED
+    assert err.count("\n") == 1 and str(plan_file) in err
+    assert fault in err
+
+
+def test_verify_accepts_what_solve_says_and_nothing_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Random graphs: the plan passes; with peak and bound one byte lower, or the bound one byte higher, it does not."""
+    graph_path, plan_path = tmp_path / "graph.json", tmp_path / "plan.json"
+    for graph in random_graphs(40, seed=61, largest=10):
+        write_graph(graph_path, graph)
+        assert main(["solve", str(graph_path), "-o", str(plan_path)]) == EXIT_DONE
+        assert main(["verify", str(graph_path), str(plan_path)]) == EXIT_DONE
+        plan = json.loads(plan_path.read_text())
+        assert "proved" in capsys.readouterr().out or plan["certificate"]["kind"] == "statement"
+        assert plan["peak"] == brute_force_peak(graph)
+        for change in ({"peak": plan["peak"] - 1}, {"lower_bound": plan["lower_bound"] + 1}):
+            plan_path.write_text(json.dumps(plan | change))
+            assert main(["verify", str(graph_path), str(plan_path)]) == EXIT_NOT_VERIFIED
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda plan: plan.update(format="memsched-graph/1"),
+        lambda plan: plan.update(status="perfect"),
+        lambda plan: plan.update(order="01234"),
+        lambda plan: plan.update(order=[0, 1, 2, 3, "4"]),
+        lambda plan: plan.update(peak=11.0),
+        lambda plan: plan.update(certificate=[]),
+        lambda plan: plan["certificate"].update(kind="oath"),
+        lambda plan: plan["certificate"].pop("bound"),
+        lambda plan: plan.pop("lower_bound"),
+    ],
+)
+def test_damaged_plans_are_bad_input(
+    graph_file: Path,
+    plan_file: Path,
+    damage: Callable[[dict[str, Any]], object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = json.loads(plan_file.read_text())
+    damage(plan)
+    plan_file.write_text(json.dumps(plan))
+    capsys.readouterr()
+    assert main(["verify", str(graph_file), str(plan_file)]) == EXIT_BAD_INPUT
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and str(plan_file) in err
+
+
+# ---- tree
+
+
+def test_tree_as_text_picture_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph_file = tmp_path / "diamond.json"
+    write_graph(graph_file, diamond())
+    assert main(["tree", str(graph_file), "--segments"]) == EXIT_DONE
+    assert "Parallel" in capsys.readouterr().out
+    assert main(["tree", str(graph_file), "-o", str(tmp_path / "tree.svg")]) == EXIT_DONE
+    assert (tmp_path / "tree.svg").read_text().startswith("<svg")
+    assert main(["tree", str(graph_file), "--json"]) == EXIT_DONE
+    assert json.loads(capsys.readouterr().out)["tree"] == ["S", 0, ["P", 1, 2], 3]
+
+
+def test_tree_of_a_graph_that_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_graph(tmp_path / "n.json", crossing())
+    assert main(["tree", str(tmp_path / "n.json"), "--json"]) == EXIT_DONE
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["series_parallel"] is False
+    assert answer["induced_n"] == {"a": 0, "b": 1, "c": 2, "d": 3}
+
+
+# ---- as a program
+
+
+def run(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(["-c", code] if code else ["-m", "memsched"]), *argv]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_python_dash_m_memsched(graph_file: Path) -> None:
+    finished = run("solve", str(graph_file), "--json")
+    assert finished.returncode == EXIT_DONE
+    assert json.loads(finished.stdout)["peak"] == 11
+    finished = run("solve", str(graph_file) + ".gone")
+    assert finished.returncode == EXIT_BAD_INPUT
+    assert finished.stderr.count("\n") == 1
+
+
+def test_the_command_line_never_imports_torch(graph_file: Path) -> None:
+    code = """
+import sys
+from memsched.cli import main
+assert main(["solve", sys.argv[1]]) == 0
+assert "torch" not in sys.modules
+"""
+    finished = run(str(graph_file), code=code)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_help_lists_every_command() -> None:
+    out = " ".join(run("--help").stdout.split())  # long summaries are wrapped
+    assert all(f" {command.name} {command.summary}" in out for command in COMMANDS)
+
+
+def test_a_reader_that_goes_away_is_not_an_error(graph_file: Path) -> None:
+    command = f"{sys.executable} -m memsched solve {graph_file} | head -c 1"
+    finished = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in finished.stderr

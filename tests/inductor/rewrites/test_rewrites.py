@@ -1,0 +1,291 @@
+"""The changes of the traced graph: checkpoints that stay, products that do not wait, inputs saved as they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint
+
+import memsched
+from memsched.inductor import backend
+from memsched.inductor.backend import partition_patches, planning_patches
+from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.cuda_without_gpu.capture import planned_way
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.passes import RewritePass
+from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
+from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.split_addmm import split_waiting_products
+from memsched.records.report import counters
+
+aten = torch.ops.aten
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    torch._dynamo.reset()
+    memsched.reset()
+
+
+class Looped(nn.Module):
+    """One block, again and again; with something between two applications, or with nothing."""
+
+    def __init__(self, between: bool, loops: int = 6) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+        self.between, self.loops = between, loops
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros_like(x)
+        for _ in range(self.loops):
+            state = checkpoint(self.block, state + x if self.between else state, use_reentrant=False)
+        return state.square().mean()
+
+
+class Tied(nn.Module):
+    """A language model whose embedding is its last layer too: that gradient is a sum of first and last."""
+
+    def __init__(self, vocabulary: int = 64, width: int = 8) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        for layer in self.layers:
+            x = x + layer(x).tanh()
+        return F.cross_entropy((x @ self.embedding.weight.t()).flatten(0, 1), tokens.flatten())
+
+
+def looped_batch() -> tuple[Tensor]:
+    torch.manual_seed(0)
+    return (torch.randn(256, 16),)
+
+
+def tied_batch() -> tuple[Tensor]:
+    torch.manual_seed(0)
+    return (torch.randint(64, (8, 32)),)
+
+
+def step_peak(model: nn.Module, batch: tuple[Tensor, ...], **options: Any) -> int:
+    return max(report.peak for report in plan_only(model, batch, BackendOptions(strict=True, **options)))
+
+
+@pytest.mark.plans
+def test_what_lies_between_two_checkpoints_is_saved() -> None:
+    """block ─> add ─> block ─> add ─> block: stock recomputes all at once, eager one after the other."""
+    model, batch = Looped(between=True), looped_batch()
+    assert step_peak(model, batch) < 0.3 * step_peak(model, batch, keep_checkpoints=False)
+
+
+@pytest.mark.plans
+def test_stock_keeps_checkpoints_with_nothing_between() -> None:
+    """Where stock's own rule holds, ours adds nothing."""
+    model, batch = Looped(between=False), looped_batch()
+    assert step_peak(model, batch) == step_peak(model, batch, keep_checkpoints=False)
+
+
+@pytest.mark.plans
+def test_the_logits_do_not_wait_for_the_embedding() -> None:
+    """The gradient of the logits, 64 KiB, is freed at once; the gradient of the weight, 2 KiB, waits instead."""
+    model, batch = Tied(), tied_batch()
+    planned, stock = step_peak(model, batch), step_peak(model, batch, fusion="stock")
+    assert planned <= stock
+    (backward,) = [report for report in memsched.reports() if report.kind == "backward"][:1]
+    assert backward.graph is not None and backward.schedule is not None
+    position = {op: at for at, op in enumerate(backward.schedule.order)}
+    logits = max((b for b in backward.graph.buffers if b.size == 65536), key=lambda b: b.producer or 0)
+    assert max(position[reader] for reader in logits.consumers) < len(position) // 2
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    ("make", "batch"), [(lambda: Looped(True), looped_batch), (Tied, tied_batch)], ids=["checkpoints", "products"]
+)
+def test_gradients_are_eager_s(make: Callable[[], nn.Module], batch: Callable[[], tuple[Tensor, ...]]) -> None:
+    torch.manual_seed(1)
+    model = make()
+    other = copy.deepcopy(model)
+    with torch._inductor.config.patch(force_disable_caches=True):
+        torch.compile(other, backend="memsched", options={"strict": True})(*batch()).backward()
+    model(*batch()).backward()
+    for (name, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(theirs.grad, mine.grad, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def joint_graph(*, inside: str = "between") -> fx.Graph:
+    """x ─> first ─> middle ─> last ─> backward: checkpoints of `first` and `last`, with `middle` between or inside."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    first = graph.call_function(aten.sin.default, (x,))
+    middle = graph.call_function(aten.cos.default, (first,))
+    last = graph.call_function(aten.sin.default, (middle,))
+    graph.output((graph.call_function(aten.cos.default, (last,)),))
+    first.name, middle.name, last.name = "first", "middle", "last"
+    for node in graph.nodes:
+        node.meta["val"] = torch.empty(4)
+    for node, number in ((first, 1), (last, 2), *([(middle, 1)] if inside == "first" else [])):
+        node.meta |= {"recompute": CheckpointPolicy.MUST_RECOMPUTE, "ac_graph_id": number}
+    return graph
+
+
+def test_only_the_entry_of_a_checkpoint_is_marked() -> None:
+    graph = joint_graph()
+    assert [node.name for node in keep_checkpoints(graph)] == ["middle"]
+    assert [node.name for node in graph.nodes if node.meta.get("recompute") is CheckpointPolicy.MUST_SAVE] == ["middle"]
+    assert keep_checkpoints(graph) == [], "what is marked needs no second mark"
+    assert keep_checkpoints(joint_graph(inside="first")) == [], "stock's own rule marks the end of a checkpoint"
+
+
+def test_what_is_made_from_inputs_alone_is_left_to_the_cut() -> None:
+    """x ─> middle ─> checkpoint: recomputing it may well be cheaper than saving it, and needs no other block."""
+    graph = joint_graph()
+    next(node for node in graph.nodes if node.name == "first").meta.pop("recompute")
+    assert keep_checkpoints(graph) == []
+
+
+def sum_of_products(
+    *, late: bool = True, pointwise: bool = False, more_readers: bool = False, rows: int = 512
+) -> fx.Graph:
+    """logits [rows, 64] ─> addmm(x, logits^T, hidden) ─> output, where x [64, 8] is made late or early."""
+    graph = fx.Graph()
+    source, hidden = graph.placeholder("source"), graph.placeholder("hidden")
+    tables = graph.placeholder("tables")
+
+    def x_of(node: fx.Node) -> fx.Node:
+        x = graph.call_function(aten.sum.dim_IntList, (node, [0]))
+        x.meta["val"] = torch.empty(64, 8)
+        if pointwise:
+            x = graph.call_function(aten.sin.default, (x,))
+            x.meta["val"] = torch.empty(64, 8)
+        return x
+
+    early = None if late else x_of(tables)
+    logits = graph.call_function(aten.sin.default, (source,))
+    turned = graph.call_function(aten.permute.default, (logits, [1, 0]))
+    used = graph.call_function(aten.mm.default, (logits, tables))
+    x = early or x_of(tables)
+    total = graph.call_function(aten.addmm.default, (x, turned, hidden))
+    last = [graph.call_function(aten.cos.default, (logits,))] if more_readers else []
+    graph.output((total, used, *last))
+    shapes = [(source, rows, 64), (hidden, rows, 8), (tables, 64, 8), (logits, rows, 64), (turned, 64, rows)]
+    for node, *shape in [*shapes, (used, rows, 8), (total, 64, 8), *[(node, rows, 64) for node in last]]:
+        node.meta["val"] = torch.empty(*shape)
+    return graph
+
+
+def test_a_product_that_waits_is_split() -> None:
+    graph = sum_of_products()
+    (total,) = split_waiting_products(graph)
+    graph.lint()
+    assert total.target is aten.add.Tensor
+    assert total.args[1].target is aten.mm.default and tuple(total.meta["val"].shape) == (64, 8)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [{"late": False}, {"pointwise": True}, {"more_readers": True}, {"rows": 8}],
+    ids=["x is early", "x would be inlined", "the operand lives on", "the product is not smaller"],
+)
+def test_a_product_is_left_alone(case: dict[str, Any]) -> None:
+    """Each condition of the rule, by a graph that breaks it and no other."""
+    assert split_waiting_products(sum_of_products(**case)) == []
+
+
+def test_a_failure_leaves_the_graph_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(graph: fx.Graph) -> list[fx.Node]:
+        raise ValueError("no")
+
+    RewritePass("testing", fail, BackendOptions())(joint_graph())
+    assert counters["testing"] == 1 and "testing is left to stock Inductor (ValueError: no)" in caplog.text
+    with pytest.raises(ValueError, match="no"):
+        RewritePass("testing", fail, BackendOptions(strict=True))(joint_graph())
+
+
+def test_a_pass_of_the_user_stays_and_runs_first() -> None:
+    def own(graph: fx.Graph) -> None:
+        pass
+
+    name = "joint_custom_post_pass"
+    assert partition_patches(BackendOptions(), {name: own})[name][0] is own
+    assert partition_patches(BackendOptions(), {name: [own]})[name][0] is own
+    assert partition_patches(BackendOptions(keep_checkpoints=False), {name: own}) == {}
+    name = "post_grad_custom_post_pass"
+    assert planning_patches(BackendOptions(), {name: own})[name][0] is own
+    assert planned_way(BackendOptions(), {name: own}).patches[name][0] is own
+    assert name not in planning_patches(BackendOptions(fusion="stock"))
+    with torch._inductor.config.patch({name: own}):
+        assert backend.planning_patches(BackendOptions())[name][0] is own
+
+
+def test_reuse_of_buffers_is_off_unless_the_user_asks_for_it() -> None:
+    """Inductor would keep a dead buffer for a later one of its size, above the peak that was planned."""
+    assert planning_patches(BackendOptions())["allow_buffer_reuse"] is False
+    assert "allow_buffer_reuse" not in planning_patches(BackendOptions(), {"allow_buffer_reuse": True})
+    assert planned_way(BackendOptions(), {"allow_buffer_reuse": True}).patches["allow_buffer_reuse"] is True
+
+
+# ---- inputs that are saved as they are
+
+
+def convolutions() -> tuple[nn.Module, Tensor]:
+    """Three convolutions, whose weights Inductor copies into its layout on CPU; the first's images too."""
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)]
+    return nn.Sequential(*layers), torch.randn(2, 3, 16, 16)
+
+
+def test_weights_are_not_saved_twice() -> None:
+    """Nothing that the forward keeps is a copy of a weight or of the images; with stock's fusion all of them are."""
+    model, images = convolutions()
+    sizes = {tensor.nbytes for tensor in (images, *(p for p in model.parameters() if p.dim() == 4))}
+    kept = {}
+    for fusion in ("plan", "stock"):
+        forward = plan_only(model, (images,), BackendOptions(fusion=fusion))[0]
+        assert forward.kind == "forward" and forward.graph is not None
+        kept[fusion] = {buffer.size for buffer in forward.graph.buffers if buffer.kept} & sizes
+    assert kept == {"plan": set(), "stock": sizes}
+
+
+def test_copies_that_stock_saves_are_counted_in_its_backward() -> None:
+    """They arrive under the names of parameters, which no backward frees; these it does."""
+    model, images = convolutions()
+    inputs = {}
+    for stock in (True, False):
+        backward = plan_only(model, (images,), stock=stock)[1]
+        assert backward.kind == "backward" and backward.graph is not None
+        inputs[stock] = [b for b in backward.graph.buffers if b.producer is None and b.name.startswith("primals")]
+    weights = [p.nbytes for p in model.parameters() if p.dim() == 4]
+    assert sorted(buffer.size for buffer in inputs[True]) == sorted([images.nbytes, *weights])
+    assert inputs[False] == []
+
+
+@pytest.mark.compile
+def test_saved_inputs_change_no_gradient() -> None:
+    model, images = convolutions()
+    gradients = []
+    for forward in (model, torch.compile(model, backend="memsched", options={"strict": True})):
+        model.zero_grad(set_to_none=True)
+        forward(images).square().mean().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for ours, eager in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_only_outputs_that_are_inputs_are_marked() -> None:
+    graph = fx.Graph()
+    saved, read, size = (graph.placeholder(name) for name in ("saved", "read", "size"))
+    saved.meta["val"] = read.meta["val"] = torch.ones(2)
+    size.meta["val"] = 2
+    product = graph.call_function(aten.mul.Tensor, (saved, read))
+    output = graph.output((product, saved, size, None))
+    assert save_inputs_as_they_are(graph) == [], "without the note every output is the user's"
+    output.meta["user_visible_output_idxs"] = [0]
+    assert save_inputs_as_they_are(graph) == [saved]
+    assert output.meta["user_visible_output_idxs"] == [0, 1]
+    assert save_inputs_as_they_are(graph) == []

@@ -1,0 +1,226 @@
+"""CUDA plans made without a GPU: what Inductor would do on one, in bytes that a replay of its wrapper confirms."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.memory import cuda_plans
+from memsched.check.order import check_order
+from memsched.cli import main
+from memsched.core.sizes import InputError
+from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, environment, missing
+from memsched.inductor.cuda_without_gpu.capture import plan_target
+from memsched.inductor.cuda_without_gpu.plans import PlannedGraph
+from memsched.planning import largest_batch
+from tests.paths import ROOT
+
+pytestmark = [pytest.mark.plans, pytest.mark.fakecuda]
+
+
+PAGE = (ROOT / "docs" / "plan-on-a-laptop.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[CudaWorker]:
+    """One process for all tests: torch and triton are imported once."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with CudaWorker() as running:
+        yield running
+
+
+def test_two_views_through_one_tower_need_less_on_a_gpu_too(worker: CudaWorker) -> None:
+    """The class of models for which stock's fusion costs most, lowered for CUDA; bytes of the replayed wrappers."""
+    stock, planned = worker.plans("bench.models:build", arguments={"name": "contrastive", "size": "small"})
+    assert [graph.report.kind for graph in planned.graphs] == ["forward", "backward"]
+    for graph in planned.graphs:
+        assert graph.report.graph is not None and graph.report.graph.device.startswith("cuda")
+        assert graph.report.schedule is not None and not graph.report.fallback
+        check_order(graph.report.graph, graph.report.schedule.order)
+        assert "empty_strided_cuda" in graph.wrapper and "triton" in graph.wrapper
+    assert planned.graphs[1].replayed < 0.8 * stock.graphs[1].replayed
+
+
+def test_the_model_is_the_generated_wrapper(worker: CudaWorker) -> None:
+    """Its normalisations run over both towers at once: what they write in place is read by two indices until Inductor
+    merges the loops, behind our pass.  In the incoming order and in two random ones."""
+    rows = worker.call("bench.memory.model:rows_of_cuda", "siamese", "small")
+    assert len(rows) == 6
+    assert [row["modelled"] for row in rows] == [row["replayed"] for row in rows]
+
+
+def test_a_model_larger_than_this_machine_is_planned(worker: CudaWorker) -> None:
+    """16 layers of 1 GiB and a batch of 32 GiB: fake tensors have sizes and no storage."""
+    plan = worker.plan("tests.inductor.test_cuda_without_gpu:large", batch_size=1 << 19)
+    assert plan.held.parameters == 16 << 30 and plan.held.batch == 32 << 30
+    assert plan.graphs[0].entry == plan.held.parameters + plan.held.batch
+
+
+def large(batch_size: int) -> object:
+    """A model that fits no laptop; called in the worker."""
+    import torch
+
+    layers = [torch.nn.Linear(1 << 14, 1 << 14, bias=False) for _ in range(16)]
+    return torch.nn.Sequential(*layers), torch.randn(batch_size, 1 << 14)
+
+
+def convolutions() -> tuple[nn.Module, tuple[Tensor]]:
+    """Three convolutions, whose weights Inductor copies into its layout."""
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)]
+    return nn.Sequential(*layers), (torch.ones(2, 3, 16, 16),)
+
+
+def test_stock_beside_memsched_is_stock() -> None:
+    """What memsched saves for the backward, and how that lies, is not what stock's backward would find."""
+    target = "tests.inductor.test_cuda_without_gpu:convolutions"
+    beside, planned = plan_target(target, ways=("stock", "memsched"))
+    (alone,) = plan_target(target, ways=("stock",))
+    assert [described(graph) for graph in beside.graphs] == [described(graph) for graph in alone.graphs]
+    assert planned.step_peak < alone.step_peak
+
+
+def described(planned: PlannedGraph) -> tuple[str, int, int, int]:
+    report = planned.report
+    return report.kind, report.kernels, report.peak, planned.replayed
+
+
+def test_a_wrong_time_limit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cuda_plans.main(["--models", "gpt", "--time-limit", "-1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench cuda-plans: --time-limit: ") and "-1.0, not a number of 0 or more" in line
+
+
+def test_a_worker_tells_what_failed_and_goes_on(worker: CudaWorker) -> None:
+    with pytest.raises(InputError, match="no function 'nothing'"):
+        worker.plan("bench.models:nothing")
+    with pytest.raises(WorkerError, match="ZeroDivisionError"):
+        worker.call("operator:truediv", 1, 0)
+    assert worker.call("operator:add", 1, 2) == 3
+
+
+# ---- memsched plan
+
+
+def plan(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(["plan", *argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the step of the page, and steps that cannot be planned."""
+    (tmp_path / "laptop.py").write_text(re.findall(r"```python\n(# laptop.py\n.*?)```", PAGE, re.S)[0])
+    (tmp_path / "wrong.py").write_text(WRONG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+WRONG = """
+import torch
+from torch import nn
+
+class Breaking(nn.Linear):
+    def forward(self, x):
+        torch._dynamo.graph_break()
+        return super().forward(x).sum()
+
+def fails(): return nn.Linear(3, 3), (torch.randn(2, 4),)
+def no_loss(): return nn.Linear(3, 3).requires_grad_(False), (torch.randn(2, 3),)
+def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["wrong:missing"], "no function 'missing'"),
+        (["wrong:fails"], "a and b must have same reduction dim"),
+        (["wrong:no_loss"], "the model returns no loss"),
+        (["wrong:breaks"], "the model breaks the graph"),
+        (["wrong:breaks", "--batch-size", "4"], "unexpected keyword argument 'batch_size'"),
+        (["wrong:breaks", "--device", "tpu"], "device 'tpu' is unknown"),
+        (["wrong:breaks", "--device-memory", "24 bananas"], "'24 bananas' is not a size"),
+        (["wrong:breaks", "--batch-size", "64..1"], "'64..1' is not a size such as 8"),
+        (["wrong:breaks", "--batch-size", "1..64"], "a range needs --device-memory"),
+        ([], "MODULE:FUNCTION is missing"),
+    ],
+)
+def test_bad_input_is_one_line(
+    argv: list[str], message: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = plan(capsys, "--device", "cpu", *argv)
+    *logged, last = err.splitlines()  # under pytest, torch logs what it raises to standard error as well
+    assert (code, out) == (2, "") and not any("memsched: " in line for line in logged)
+    assert last.startswith("memsched: ") and message in last
+
+
+def test_parts_add_up_to_what_the_replay_and_the_caller_hold(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four linear layers with AdamW: 4 * (4096 * 4096 + 4096) parameters of 4 bytes, twice that in the optimiser."""
+    parameters = 4 * 4 * (4096 * 4096 + 4096)
+    code, out, _ = plan(capsys, "laptop:step", "--device", "cpu", "--batch-size", "1", "--json")
+    assert code == 0
+    for way in json.loads(out)["ways"]:
+        assert way["parameters"] == parameters and way["optimizer_state"] == 2 * parameters
+        assert way["batch"] == 2048 * 4096 * 4
+        held = way["parameters"] + way["buffers"] + way["batch"] + way["optimizer_state"]
+        assert way["peak"] == held + way["replayed"] + way["workspace"]
+        assert way["replayed"] == way["gradients"] + way["saved"] + way["transients"]
+
+
+@pytest.mark.parametrize(("limit", "answer"), [(99, None), (100, 1), (145, 5), (1099, 99), (1100, 100), (10**9, 100)])
+def test_the_largest_batch_fits_and_one_more_does_not(limit: int, answer: int | None) -> None:
+    """Need grows by 10 bytes a sample from 100 bytes on, in steps of 20: not quite a line."""
+    asked: list[int] = []
+
+    def need(batch: int) -> int:
+        asked.append(batch)
+        return 100 + 20 * (batch // 2)
+
+    found = largest_batch(need, limit, 1, 100)
+    assert found == max((batch for batch in range(1, 101) if need(batch) <= limit), default=None)
+    assert found == answer
+    assert len(asked) - 100 <= 5
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_the_commands_of_the_page_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [line.strip() for line in PAGE.splitlines() if line.startswith("    memsched ")]
+    assert len(commands) == 4
+    for command in commands:
+        assert main(command.split()[1:]) == 0, command
+    assert "largest batch size of 1..64 that fits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("__version__ = '2.14.0+cpu'\ncuda: Optional[str] = None\n", "verified on 2.13 only"),
+        ("__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\n", "needs the CPU build"),
+        ("nothing", "verified on 2.13 only"),
+    ],
+)
+def test_another_torch_is_refused(version: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "version.py").write_text(version)
+    monkeypatch.setattr(environment, "_torch_dir", lambda: tmp_path)
+    assert reason in missing()
+    with pytest.raises(CudaUnavailable, match=reason):
+        environment.build_shim()
+
+
+def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMSCHED_CACHE_DIR", str(tmp_path))
+    assert "triton 3.7.1 is not set up" in missing()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no C++ compiler" in missing()
