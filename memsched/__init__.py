@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memsched.records.report import GraphReport, reports, reset
+from memsched.records.published import reports, reset
+from memsched.records.report import GraphReport
 
 __all__ = ["GraphReport", "explain", "memsched_backend", "reports", "reset", "train_step"]
 __version__ = "0.1.0"

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memsched.core.sizes import InputError
+from memsched.records.report import GraphKind
 
 if TYPE_CHECKING:
     from memsched.inductor.cuda_without_gpu import StepPlan
@@ -80,8 +81,8 @@ class Prediction:
 
 def predict(plan: StepPlan) -> Prediction:
     """The peak of a planned step.  The backward runs on what the forward retains."""
-    backward = [graph for graph in plan.graphs if graph.report.kind == "backward"]
-    forward = [graph for graph in plan.graphs if graph.report.kind != "backward"]
+    backward = [graph for graph in plan.graphs if graph.report.kind is GraphKind.BACKWARD]
+    forward = [graph for graph in plan.graphs if graph.report.kind is not GraphKind.BACKWARD]
     live, highest, base = 0, plan.graphs[0], 0
     for graph in [*forward, *reversed(backward)]:
         if live + graph.replayed > base + highest.replayed:

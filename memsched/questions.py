@@ -98,7 +98,7 @@ def explain_file(path: str) -> Explanation:
         FormatError: one line with the file, the field and the fault.
     """
     from memsched.core.peak import peak_bytes
-    from memsched.records.report import GraphReport
+    from memsched.records.report import GraphKind, GraphReport
     from memsched.records.step import PlannedStep
     from memsched.render.planned_file import read_planned
     from memsched.render.text.explanation import explain_step
@@ -106,22 +106,15 @@ def explain_file(path: str) -> Explanation:
 
     found = read_planned(path)
     graph, schedule = found.graph, found.schedule
-    report = GraphReport(
+    report = GraphReport.planned(
+        graph,
+        schedule,
         name=graph.name or os.path.basename(path),
-        kind="graph",
-        ops=len(graph.ops),
+        kind=GraphKind.GRAPH,
         stock_peak=min(peak_bytes(graph, order) for order in stock_orders(graph).values()),
-        peak=schedule.peak,
-        lower_bound=schedule.lower_bound,
-        gap=schedule.gap,
-        status=schedule.status.value,
-        method=schedule.method,
-        seconds=schedule.seconds,
         kernels=len(graph.ops),
         fusions_refused=len(found.refusals),
         refusals=found.refusals,
         origins=found.origins,
-        graph=graph,
-        schedule=schedule,
     )
     return explain_step(PlannedStep((report,), device=graph.device, step_known=False))

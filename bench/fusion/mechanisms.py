@@ -35,7 +35,7 @@ from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.files.json_file import atomic_write
 from memsched.fusion.contract import kernels_of
-from memsched.records.report import GraphReport, reports
+from memsched.records.report import GraphReport
 from memsched.search.orders.inductor import priority_order, stock_orders
 
 __all__ = ["main", "rules_on_cuda"]
@@ -79,28 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rules_on_cpu(model: str, size: str, rules: Sequence[str] | None = None) -> list[Row]:
     """The rows of one model lowered for the CPU: traced once, and stopped before code generation."""
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner
-    from torch._inductor.virtualized import V
+    from memsched.inductor.capture.lower import lower, run_uncompiled
     from torch.fx import GraphModule
 
     from bench.fusion.mechanisms_rules import ways
     from bench.models import build
-    from memsched.inductor.capture.plan_only import StopAfter, run_uncompiled, stopped
 
     workload = build(model, size)
     rows: list[Row] = []
 
-    def compile_graph(gm: Any, example_inputs: Sequence[Any], **kind: bool) -> None:
+    def compile_graph(gm: Any, example_inputs: Sequence[Any], **how: Any) -> None:
         for way in ways(rules):
-            own = GraphModule(gm, copy.deepcopy(gm.graph))
-            post = StopAfter(way.patches["_post_fusion_custom_pass"])
-            patches = {**way.patches, "_post_fusion_custom_pass": post, "fx_graph_cache": False}
-            already = len(reports())
-            with config.patch(patches), V.set_choices_handler(way.choices()), stopped():
-                compile_fx_inner(own, example_inputs, **kind)
-            before = patches["_pre_fusion_custom_pass"].graph
-            rows.extend(row_of(way.name, before, report) for report in reports()[already:])
+            reports = lower(way, GraphModule(gm, copy.deepcopy(gm.graph)), example_inputs, how)
+            before = way.patches["_pre_fusion_custom_pass"].graph
+            rows.extend(row_of(way.name, before, report) for report in reports)
 
     run_uncompiled(workload.model, workload.batch, compile_graph)
     return rows

@@ -4,6 +4,7 @@ be."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch._inductor.choices import InductorChoices
@@ -11,15 +12,15 @@ from torch._inductor.choices import InductorChoices
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Schedule, Status
-from memsched.inductor.backend import planning_patches
+from memsched.inductor.capture.lower import Way, planned_way
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
-from memsched.inductor.cuda_without_gpu.capture import Way
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_name
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.session import PlanningSession
+from memsched.records.report import GraphReport
 
 __all__ = ["ways"]
 
@@ -87,27 +88,30 @@ class Before(SchedulerPass):  # type: ignore[misc]
 def ways(rules: Sequence[str] | None = None) -> list[Way]:
     """The rules of these names, by default all of them, as ways to compile a graph."""
     options = BackendOptions(strict=True)
-    patches = planning_patches(options)
 
     def watched(name: str, choices: Callable[[], Any], session: Callable[[], PlanningSession] | None = None) -> Way:
-        passes = {"_pre_fusion_custom_pass": Before(None, session), "_post_fusion_custom_pass": ObservingPass()}
-        return Way(name, passes, choices)
+        reports: list[GraphReport] = []
+        observing = ObservingPass(reports.append)
+        passes = {"_pre_fusion_custom_pass": Before(None, session), "_post_fusion_custom_pass": observing}
+        return Way(name, passes, choices, reports=reports)
+
+    def planned(name: str, stiff: bool) -> Way:
+        way = planned_way(options)
+        begins = way.patches["_pre_fusion_custom_pass"]
+        before = Before(None, lambda: StiffSession(options, way.reports.append)) if stiff else Before(begins)
+        return replace(way, name=name, patches={**way.patches, "_pre_fusion_custom_pass": before}, cut={})
 
     known = [
         watched("stock", InductorChoices),
         watched("no waiting", NoWaiting),
         watched("no horizontal", NoHorizontal),
         watched("neither", Neither),
-        watched("2.15's guard", lambda: PlannedChoices(options), lambda: GuardSession(options)),
-        Way(
-            "memsched, plan's order",
-            {**patches, "_pre_fusion_custom_pass": Before(None, lambda: StiffSession(options))},
-            lambda: PlannedChoices(options),
-        ),
-        Way(
-            "memsched",
-            {**patches, "_pre_fusion_custom_pass": Before(patches["_pre_fusion_custom_pass"])},
-            lambda: PlannedChoices(options),
-        ),
+        watched("2.15's guard", lambda: PlannedChoices(options), lambda: GuardSession(options, _nowhere)),
+        planned("memsched, plan's order", stiff=True),
+        planned("memsched", stiff=False),
     ]
     return [way for way in known if rules is None or way.name in rules]
+
+
+def _nowhere(_report: GraphReport) -> None:
+    """The sink of a session that only answers questions; an observing pass reports."""

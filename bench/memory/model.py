@@ -23,7 +23,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,15 +38,16 @@ from memsched.core.result import Schedule, Status
 from memsched.core.sizes import InputError
 from memsched.files.json_file import atomic_write
 from memsched.inductor.bytes.measure import trace_memory
+from memsched.inductor.capture.lower import Way
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, set_up
-from memsched.inductor.cuda_without_gpu.capture import Way, capture_step
+from memsched.inductor.cuda_without_gpu.capture import capture_step
 from memsched.inductor.cuda_without_gpu.fake_model import build_step
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_kind
 from memsched.inductor.storages.build import model_of
 from memsched.inductor.storages.emissions import emissions
-from memsched.records.report import GraphReport, add_report, reset
+from memsched.records.report import GraphReport
 from memsched.search.orders.inductor import priority_order
 from memsched.storage.kernel_groups import grouped_peak
 
@@ -71,8 +72,9 @@ Row = dict[str, Any]
 class _InOrder(SchedulerPass):  # type: ignore[misc]
     """Puts the fused nodes into a legal order by a seed, and reports what the model says of it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, sink: Callable[[GraphReport], None]) -> None:
         self.seed = seed
+        self.sink = sink
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         if not nodes:
@@ -85,22 +87,16 @@ class _InOrder(SchedulerPass):  # type: ignore[misc]
         peak = grouped_peak(graph, order, emissions(nodes))
         replayable = replace(graph, ops=tuple(replace(op, workspace=0) for op in graph.ops))
         above_inputs = peak_bytes(estimate, order) - estimate.start_bytes
-        add_report(
-            GraphReport(
+        self.sink(
+            GraphReport.planned(
+                graph,
+                Schedule(order, peak, 0, Status.HEURISTIC, "given", 0.0),
                 name=graph_kind(),
                 kind=graph_kind(),
-                ops=len(nodes),
                 stock_peak=above_inputs,
                 peak=peak - graph.start_bytes,
                 emitted_peak=grouped_peak(replayable, order, emissions(nodes)) - graph.start_bytes,
-                lower_bound=0,
-                gap=0.0,
-                status=Status.HEURISTIC.value,
-                method="given",
-                seconds=0.0,
                 kernels=len(nodes),
-                graph=graph,
-                schedule=Schedule(order, peak, 0, Status.HEURISTIC, "given", 0.0),
             )
         )
         return [nodes[op] for op in order]
@@ -109,12 +105,17 @@ class _InOrder(SchedulerPass):  # type: ignore[misc]
         return f"memsched in order {self.seed}"
 
 
-def _patches(seed: int) -> dict[str, Any]:
+def _patches(seed: int, sink: Callable[[GraphReport], None]) -> dict[str, Any]:
     return {
-        "_post_fusion_custom_pass": _InOrder(seed),
+        "_post_fusion_custom_pass": _InOrder(seed, sink),
         "reorder_for_peak_memory": False,
         "allow_buffer_reuse": False,
     }
+
+
+def _way(seed: int) -> Way:
+    reports: list[GraphReport] = []
+    return Way(f"order {seed}", _patches(seed, reports.append), reports=reports)
 
 
 def workload(name: str, size: str) -> Workload:
@@ -124,9 +125,8 @@ def workload(name: str, size: str) -> Workload:
 
 def rows_of(name: str, size: str, device: str) -> list[Row]:
     """One row for each graph and order: estimate, modelled and replayed."""
-    reset()
     step = build_step("bench.memory.model:workload", {"name": name, "size": size}, device)
-    captured = capture_step(step, [Way(f"order {seed}", _patches(seed)) for seed in SEEDS])
+    captured = capture_step(step, [_way(seed) for seed in SEEDS])
     rows = []
     for seed, graphs in zip(SEEDS, captured, strict=True):
         for graph in graphs:
@@ -175,7 +175,7 @@ def measured_peaks(name: str, size: str, seed: int) -> dict[str, int]:
         return call
 
     def backend(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        patches = {**_patches(seed), "fx_graph_cache": False}
+        patches = {**_patches(seed, lambda _report: None), "fx_graph_cache": False}
         return compile_fx(gm, example_inputs, inner_compile=compile_measured, config_patches=patches)
 
     torch._dynamo.reset()

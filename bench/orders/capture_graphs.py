@@ -19,7 +19,7 @@ from torch._inductor.compile_fx import compile_fx_inner
 from bench.models import build
 from bench.run.cases import Case
 from memsched.core.graph import Graph
-from memsched.inductor.capture.plan_only import run_uncompiled, stop_compile, stopped
+from memsched.inductor.capture.lower import run_uncompiled, stop_compile, stopped
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_kind
@@ -90,7 +90,8 @@ def capture_cpu(case: Case, kind: str) -> list[Captured]:
 
 def capture_in_worker(model: str, size: str, policy: str) -> list[Captured]:
     """The graphs of a training step for CUDA; called in a worker."""
-    from memsched.inductor.cuda_without_gpu.capture import Way, build_step, capture_step
+    from memsched.inductor.capture.lower import Way
+    from memsched.inductor.cuda_without_gpu.capture import build_step, capture_step
     from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
     from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
     from memsched.inductor.observe import ObservingPass

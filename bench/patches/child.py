@@ -36,7 +36,7 @@ from bench.run.step import clear_gradients, seconds_in_alternation, training_ste
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.inductor.bytes.measure import measure_peak
-from memsched.inductor.capture.plan_only import run_uncompiled, stop_compile, stopped
+from memsched.inductor.capture.lower import run_uncompiled, stop_compile, stopped
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.failures import reason_of

@@ -32,7 +32,8 @@ from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.failures import reason_of
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
-from memsched.records.report import GraphReport, reports
+from memsched.records.published import reports, reset
+from memsched.records.report import GraphReport
 from memsched.search.exact.problem import Problem
 from memsched.search.exact.reduce import reduce_series_parallel
 from memsched.series_parallel.recognize import Decomposition, recognize
@@ -92,7 +93,7 @@ class _Run:
         self.tell({"doing": f"{'running' if mode == 'eager' else 'compiling'} {mode}", "mode": mode})
         model = copy.deepcopy(workload.model)
         torch._dynamo.reset()
-        already = len(reports())
+        reset()
         forward = compiled(model, mode)
         step = training_step(model, forward, workload.batch)
         started = time.perf_counter()
@@ -100,7 +101,7 @@ class _Run:
         seconds = time.perf_counter() - started
         row: Row = {"measured": True}
         if mode != "eager":
-            row |= {"compile_seconds": seconds} | describe_graphs(mode, reports()[already:])
+            row |= {"compile_seconds": seconds} | describe_graphs(mode, reports())
         row |= {"difference": self.check(mode, model, workload)}
         self.tell({"doing": f"measuring {mode}", "mode": mode})
         step()

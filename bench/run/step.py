@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from bench.models import Workload
 from memsched.inductor.bytes.measure import MemoryTrace, trace_memory
 from memsched.inductor.observe import ObservingPass
-from memsched.records.report import GraphReport, reports
+from memsched.records.published import reports, reset
+from memsched.records.report import GraphReport
 
 __all__ = [
     "MODES",
@@ -108,12 +109,12 @@ def run_workload(
     for name in MODES:
         progress(f"{workload.name}: {'running' if name == 'eager' else 'compiling'} {name}")
         models[name] = copy.deepcopy(workload.model)
-        already = len(reports())
+        reset()
         started = time.perf_counter()
         steps[name] = training_step(models[name], _compiled(models[name], name, options), workload.batch)
         steps[name]()
         seconds = time.perf_counter() - started
-        modes[name] = _described(name, reports()[already:], 0.0 if name == "eager" else seconds)
+        modes[name] = _described(name, reports(), 0.0 if name == "eager" else seconds)
     progress(f"{workload.name}: comparing gradients")
     for name, reference in (("stock", "eager"), ("memsched", "stock")):
         modes[name].difference = compare_gradients(models[name], models[reference])

@@ -30,12 +30,16 @@ __all__ = [
 ]
 
 
-class Status(enum.Enum):
-    """How much is known about an order: proved best, bounded from below, or nothing but its peak."""
+class Status(enum.StrEnum):
+    """How much is known about an order: proved best, bounded from below, or nothing but its peak.
+
+    STOCK is for graphs that were left to stock Inductor: there is no order of ours.
+    """
 
     OPTIMAL = "optimal"
     BOUNDED = "bounded"
     HEURISTIC = "heuristic"
+    STOCK = "stock"
 
 
 @dataclass(frozen=True, slots=True)

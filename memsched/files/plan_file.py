@@ -30,7 +30,7 @@ from memsched.files.fields import Fields, FormatError
 from memsched.files.graph_file import graph_from_json, graph_to_json
 from memsched.files.json_file import read_json
 from memsched.records.fusion import RefusedFusion
-from memsched.records.origin import Origin
+from memsched.records.origin import Origin, Role
 from memsched.records.report import GraphReport
 
 __all__ = ["PLAN_FORMAT", "Plan", "origin_from_json", "plan_to_json", "read_plan", "report_to_plan"]
@@ -138,14 +138,19 @@ def report_to_plan(report: GraphReport) -> dict[str, Any]:
 
 def _origin_to_json(origin: Origin) -> dict[str, Any]:
     """What is known, and no empty field."""
-    return {key: list(value) if key == "shape" else value for key, value in asdict(origin).items() if value}
+    plain = asdict(origin) | {"shape": list(origin.shape), "role": str(origin.role)}
+    return {key: value for key, value in plain.items() if value}
 
 
 def origin_from_json(where: str, data: object) -> Origin:
     """The origin in a JSON object that a fault calls `where`; raises FormatError."""
     fields = Fields(where, data)
-    texts = {key: fields.text(key, "") for key in Origin.__slots__ if key != "shape"}
-    return Origin(shape=fields.integers("shape"), **texts)
+    texts = {key: fields.text(key, "") for key in Origin.__slots__ if key not in ("shape", "role")}
+    try:
+        role = Role.parse(fields.text("role", ""))
+    except ValueError as error:
+        raise FormatError(f"{where}.role: {error}") from None
+    return Origin(shape=fields.integers("shape"), role=role, **texts)
 
 
 def _refusal_from_json(fields: Fields) -> RefusedFusion:
@@ -154,7 +159,7 @@ def _refusal_from_json(fields: Fields) -> RefusedFusion:
     return RefusedFusion(ops, other, price, fields.integer("traffic", 0), fields.boolean("vertical", False))
 
 
-_STATUSES = tuple(status.value for status in Status)
+_STATUSES = tuple(status.value for status in Status if status is not Status.STOCK)
 
 
 _KINDS: dict[type, str] = {

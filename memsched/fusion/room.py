@@ -15,16 +15,12 @@ from __future__ import annotations
 from memsched.core.peak import peak_bytes
 from memsched.fusion.contract import contract
 from memsched.fusion.groups import Groups, Placement
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.cuts.cuts import CutSolver
 from memsched.search.local.search import improve
 
 __all__ = ["make_room"]
-
-_OPS_PER_UNIT = 12
-"""Ops that are contracted in one unit of work (about 50 microseconds)."""
-_CUT_WORK_PER_UNIT = 45
-"""As in `memsched.search.local.search`."""
 
 
 def make_room(groups: Groups, placement: Placement, limit: int, budget: Budget, units: int) -> tuple[int, ...] | None:
@@ -42,7 +38,7 @@ def make_room(groups: Groups, placement: Placement, limit: int, budget: Budget, 
     cuts = CutSolver(graph)
     cut = cuts.cut_at(at)
     assert cut is not None
-    budget.spend(1 + len(groups.graph) // _OPS_PER_UNIT + cuts.work // _CUT_WORK_PER_UNIT)
+    budget.spend(1 + len(groups.graph) // prices.CONTRACTED_OPS + cuts.work // prices.CUT_WORK_IN_LOCAL_SEARCH)
     if cut.bound > limit or budget.exhausted:
         return None
     share = Budget(min(units, budget.units), budget.deadline)

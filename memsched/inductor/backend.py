@@ -23,13 +23,15 @@ from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
+from memsched.inductor.publish import Sink, publish
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
-from memsched.records.report import count
+from memsched.inductor.storages.saved_copies import noting_saved_copies
+from memsched.records.published import count, signing
 
-__all__ = ["memsched_backend", "partition_patches", "planning_patches"]
+__all__ = ["compile_planned", "memsched_backend", "partition_patches", "planning_patches"]
 
 log = logging.getLogger("memsched")
 
@@ -58,18 +60,32 @@ def memsched_backend(
         _warn_once(f"memsched: {reason}: stock Inductor compiles")
     if reason or not own.enabled:
         return compile_fx(gm, example_inputs, config_patches=patches)
-    patches |= planning_patches(own, patches) | partition_patches(own, patches)
-    return compile_fx(gm, example_inputs, inner_compile=_with_choices(own), config_patches=patches)
+    return compile_planned(gm, example_inputs, own, patches)
 
 
-def planning_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def compile_planned(
+    gm: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    options: BackendOptions,
+    inductor: Mapping[str, Any],
+    sink: Sink = publish,
+) -> Any:
+    """Compile `gm` under Inductor's config patches `inductor` and memsched's; each report goes to `sink`."""
+    patches = {**inductor, **planning_patches(options, inductor, sink), **partition_patches(options, inductor)}
+    return compile_fx(gm, example_inputs, inner_compile=_with_choices(options), config_patches=patches)
+
+
+def planning_patches(
+    options: BackendOptions, inductor: Mapping[str, Any] | None = None, sink: Sink = publish
+) -> dict[str, Any]:
     """The config patches that switch memsched's passes and choices on, for what Inductor does with one graph.
 
+    sink: takes the reports.
     inductor: the patches that hold anyway; a pass of theirs over the traced graph stays, and so does what they say of
         `allow_buffer_reuse`, which is off otherwise (docs/memory-model.md has the figures).
     """
     patches = {
-        "_pre_fusion_custom_pass": PreFusionPass(options),
+        "_pre_fusion_custom_pass": PreFusionPass(options, sink),
         "_post_fusion_custom_pass": PostFusionPass(options),
         "inductor_choices_class": functools.partial(PlannedChoices, options),
         # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
@@ -116,10 +132,10 @@ def _with_pass(name: str, added: RewritePass, inductor: Mapping[str, Any] | None
 def _with_choices(options: BackendOptions) -> Callable[..., Any]:
     @functools.wraps(compile_fx_inner)
     def compile_with_choices(*args: Any, **kwargs: Any) -> Any:
-        with V.set_choices_handler(PlannedChoices(options)):
+        with V.set_choices_handler(PlannedChoices(options)), signing():
             return compile_fx_inner(*args, **kwargs)
 
-    return compile_with_choices
+    return noting_saved_copies(compile_with_choices)
 
 
 @functools.lru_cache(maxsize=16)

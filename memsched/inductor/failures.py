@@ -6,7 +6,7 @@ import logging
 
 from torch._dynamo.utils import counters as torch_counters
 
-from memsched.records.report import count
+from memsched.records.published import count
 
 __all__ = ["leave_to_stock", "reason_of"]
 

@@ -10,19 +10,26 @@ from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
+from memsched.records.report import GraphKind
+
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["graph_kind", "graph_name", "num_kernels", "stock_reorder"]
+__all__ = ["GRAPH_KIND", "graph_kind", "graph_name", "num_kernels", "stock_reorder"]
 
 
-def graph_kind() -> str:
+GRAPH_KIND = "memsched_kind"
+"""Where the `GraphKind` of a module that memsched itself made is noted, in its `meta`."""
+
+
+def graph_kind() -> GraphKind:
     """What the graph that Inductor is compiling is: forward, backward, inference, or a whole training step."""
-    if V.graph.module.meta.get("memsched_kind") == "step":
-        return "step"
+    noted = V.graph.module.meta.get(GRAPH_KIND)
+    if isinstance(noted, GraphKind):
+        return noted
     if V.graph.is_inference:
-        return "inference"
-    return "backward" if V.graph.is_backward else "forward"
+        return GraphKind.INFERENCE
+    return GraphKind.BACKWARD if V.graph.is_backward else GraphKind.FORWARD
 
 
 def graph_name() -> str:

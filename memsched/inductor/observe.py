@@ -17,9 +17,11 @@ from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.origins import origins_of
+from memsched.inductor.publish import Sink
 from memsched.inductor.storages.build import model_of
 from memsched.inductor.storages.emissions import emissions
-from memsched.records.report import GraphReport, add_report
+from memsched.records.published import add_report
+from memsched.records.report import GraphReport
 from memsched.storage.kernel_groups import grouped_peak
 
 if TYPE_CHECKING:
@@ -29,38 +31,35 @@ __all__ = ["ObservingPass"]
 
 
 class ObservingPass(SchedulerPass):  # type: ignore[misc]
-    """Reports the graph after stock's fusion and stock's order of it; returns the nodes as they came."""
+    """Reports the graph after stock's fusion and stock's order of it to `sink`; returns the nodes as they came."""
+
+    def __init__(self, sink: Sink = add_report) -> None:
+        self.sink = sink
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         if not nodes:
             return nodes
-        started = time.perf_counter()
+        started = time.thread_time()
         name = graph_name()
         model = model_of(extract_graph(nodes, name, "postfusion"), nodes)
         index = {node: at for at, node in enumerate(nodes)}
         order = tuple(index[node] for node in stock_reorder(nodes))
         graph = model.graph_for(order)
         peak = peak_bytes(graph, order)
-        seconds = time.perf_counter() - started
+        seconds = time.thread_time() - started
         schedule = Schedule(order, peak, 0, Status.HEURISTIC, "stock", seconds)
-        add_report(
-            GraphReport(
+        self.sink(
+            GraphReport.planned(
+                graph,
+                schedule,
                 name=name,
                 kind=graph_kind(),
                 ops=len(nodes),
                 stock_peak=peak,
-                peak=peak,
                 emitted_peak=grouped_peak(graph, order, emissions(nodes)),
-                lower_bound=0,
-                gap=schedule.gap,
-                status=schedule.status.value,
-                method="stock",
-                seconds=seconds,
                 kernels=num_kernels(nodes),
                 stock_kernels=num_kernels(nodes),
                 origins=origins_of(graph),
-                graph=graph,
-                schedule=schedule,
             )
         )
         return nodes

@@ -27,8 +27,8 @@ from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
 from memsched.inductor.failures import reason_of
-from memsched.records.origin import Origin
-from memsched.records.report import count
+from memsched.records.origin import Origin, Role
+from memsched.records.published import count
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import Scheduler
@@ -45,11 +45,11 @@ _NEAREST = 32
 """How many FX nodes may be looked at to find the line of one that has none."""
 
 _ROLES = {
-    "SavedForBackwardsAOTOutput": "saved for backward",
-    "SavedForBackwardsNoVcCheckAOTOutput": "saved for backward",
-    "GradAOTOutput": "gradient",
-    "InputMutationAOTOutput": "updated input",
-    "PlainAOTOutput": "output",
+    "SavedForBackwardsAOTOutput": Role.SAVED_FOR_BACKWARD,
+    "SavedForBackwardsNoVcCheckAOTOutput": Role.SAVED_FOR_BACKWARD,
+    "GradAOTOutput": Role.GRADIENT,
+    "InputMutationAOTOutput": Role.UPDATED_INPUT,
+    "PlainAOTOutput": Role.OUTPUT,
 }
 
 
@@ -77,7 +77,7 @@ def _origins_of(graph: Graph) -> dict[str, Origin]:
             origins[buffer.name] = _input_origin(buffer.name, nodes, role)
         elif buffer.name in scheduler.name_to_buf:
             operation = scheduler.name_to_buf[buffer.name].node
-            origins[buffer.name] = _computed_origin(operation, nodes, ", ".join(roles.get(buffer.name, ())))
+            origins[buffer.name] = _computed_origin(operation, nodes, roles.get(buffer.name, Role.NONE))
     return origins
 
 
@@ -106,7 +106,7 @@ class _FxNodes:
         return sorted((node for node in origins if node in self.position), key=lambda node: -self.position[node])
 
 
-def _computed_origin(operation: Any, nodes: _FxNodes, role: str) -> Origin:
+def _computed_origin(operation: Any, nodes: _FxNodes, role: Role) -> Origin:
     origins = nodes.latest_first(getattr(operation, "origins", ()) or ())
     dtype, shape = _type_of_operation(operation)
     if not origins:
@@ -115,7 +115,7 @@ def _computed_origin(operation: Any, nodes: _FxNodes, role: str) -> Origin:
     return Origin(dtype, shape, str(origins[0].target), source, nodes.module(origins[0]), role)
 
 
-def _input_origin(name: str, nodes: _FxNodes, role: str) -> Origin:
+def _input_origin(name: str, nodes: _FxNodes, role: Role) -> Origin:
     node = nodes.placeholders.get(name)
     if node is None:
         return Origin(role=role)
@@ -127,26 +127,25 @@ def _input_origin(name: str, nodes: _FxNodes, role: str) -> Origin:
     return Origin(dtype, shape, operator, source, nodes.module(node), role)
 
 
-def _output_roles(nodes: _FxNodes) -> dict[str, list[str]]:
+def _output_roles(nodes: _FxNodes) -> dict[str, Role]:
     """What the graph returns each buffer for: AOTAutograd describes every output."""
-    roles: dict[str, list[str]] = {}
+    roles: dict[str, Role] = {}
     descriptions = nodes.output.meta.get("desc") if nodes.output is not None else None
     for description, value in zip(descriptions or (), V.graph.graph_outputs, strict=False):
-        role = _ROLES.get(type(description).__name__, "output")
+        role = _ROLES.get(type(description).__name__, Role.OUTPUT)
         try:
             name = value.get_name()
         except (AttributeError, NotImplementedError):
             continue  # a constant, or nothing at all
-        if role not in roles.setdefault(name, []):
-            roles[name].append(role)
+        roles[name] = roles.get(name, Role.NONE) | role
     return roles
 
 
-def _input_role(node: torch.fx.Node | None) -> str:
+def _input_role(node: torch.fx.Node | None) -> Role:
     description = type(node.meta.get("desc")).__name__ if node is not None else ""
     if description == "TangentAOTInput":
-        return "incoming gradient"
-    return "saved by forward" if V.graph.is_backward else "input"
+        return Role.INCOMING_GRADIENT
+    return Role.SAVED_BY_FORWARD if V.graph.is_backward else Role.INPUT
 
 
 def _nearby(origins: Sequence[torch.fx.Node]) -> Iterator[torch.fx.Node]:

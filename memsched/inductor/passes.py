@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.virtualized import V
 
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.failures import leave_to_stock, reason_of
+from memsched.inductor.host import stock_reorder
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.session import PlanningSession, session_of
+from memsched.inductor.publish import Sink, publish
+from memsched.inductor.session import begin_session, session_of
+from memsched.inductor.storages.saved_copies import noted_copies
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -33,30 +37,35 @@ _SOLVERS = ("ortools", "pulp", "highspy", "numpy")
 
 
 class PreFusionPass(SchedulerPass):  # type: ignore[misc]
-    """Begins a session for the scheduler; returns the nodes as they came."""
+    """Begins a session for the scheduler, whose report goes to `sink`; returns the nodes as they came."""
 
-    def __init__(self, options: BackendOptions) -> None:
+    def __init__(self, options: BackendOptions, sink: Sink = publish) -> None:
         self.options = options
+        self.sink = sink
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
-        return PlanningSession(self.options).before_fusion(nodes)
+        session = begin_session(self.options, self.sink)
+        return nodes if session is None else session.before_fusion(nodes)
 
     def uuid(self) -> str:
         return plan_key(self.options)
 
 
 class PostFusionPass(SchedulerPass):  # type: ignore[misc]
-    """Orders the fused nodes."""
+    """Orders the fused nodes; as stock would where no session could begin, since stock's own reorder is off."""
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
-        session = session_of(torch._inductor.virtualized.V.graph.scheduler)
-        return nodes if session is None else session.after_fusion(nodes)
+        session = session_of(V.graph.scheduler)
+        if session is None:
+            return stock_reorder(nodes) if nodes else nodes
+        return session.after_fusion(nodes)
 
     def uuid(self) -> str:
-        return plan_key(self.options)
+        """Also of what the forward noted for its backward, which the graph does not show."""
+        return "\n".join((plan_key(self.options), *sorted(noted_copies())))
 
 
 class RewritePass(CustomGraphPass):  # type: ignore[misc]

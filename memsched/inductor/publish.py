@@ -1,4 +1,4 @@
-"""What a plan leaves behind: a report in this process, artefacts for tlparse, and a signature in the generated code.
+"""Where the reports of plans go: a `Sink`.  Of a graph that code is generated for, into three places:
 
     V.graph, planned ──┬──> memsched.reports()
                        ├──> TORCH_TRACE    memsched_plan_backward_0 (json), memsched_report_backward_0 (text)
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.virtualized import V
@@ -25,9 +25,14 @@ from memsched.core.peak import live_buffers, memory_profile
 from memsched.files.plan_file import report_to_plan
 from memsched.inductor.failures import reason_of
 from memsched.records.origin import Origin
-from memsched.records.report import GraphReport, add_report, await_signature
+from memsched.records.published import add_report, expect_signature
+from memsched.records.report import GraphReport
 
-__all__ = ["SIGNATURE", "publish"]
+__all__ = ["SIGNATURE", "Sink", "publish", "sign"]
+
+Sink = Callable[[GraphReport], None]
+"""Takes the report of the graph that Inductor is compiling: `publish` when code is generated; the `append` of a list
+when somebody only asked for the plan, which then leaves no trace."""
 
 log = logging.getLogger("memsched")
 
@@ -36,14 +41,14 @@ SIGNATURE = "# memsched: "
 
 
 def publish(report: GraphReport) -> None:
-    """Tell everyone about a plan of the graph that Inductor is compiling; what fails here costs no plan."""
+    """Keep the report for `memsched.reports()`, trace it, and sign the generated code; a failure here costs no plan."""
     add_report(report)
     log.info("memsched: %s", report)
     try:
         _trace(report)
-        _sign(report)
+        sign(report)
     except Exception as error:
-        log.warning("memsched: %s is not told to everyone (%s)", report.name, reason_of(error))
+        log.warning("memsched: the report of %s is not published completely (%s)", report.name, reason_of(error))
 
 
 # ---- for tlparse
@@ -89,7 +94,7 @@ def _text(report: GraphReport) -> Iterator[str]:
 # ---- for whoever loads the code from a cache
 
 
-def _sign(report: GraphReport) -> None:
+def sign(report: GraphReport) -> None:
     """Write the report into the head of the module that Inductor is about to generate, if that is Python."""
     wrapper = V.graph.wrapper_code
     if type(wrapper) is not PythonWrapperCodegen:
@@ -97,12 +102,12 @@ def _sign(report: GraphReport) -> None:
     # The planner takes no time in a process that loads the plan.
     told = dataclasses.replace(report, seconds=0.0, refusals=())
     text = json.dumps(told.to_json(), sort_keys=True)
-    await_signature(text)
+    expect_signature(text)
     wrapper.header.writelines(
         [
             f"{SIGNATURE}{report.name}: peak {report.peak} bytes, bound {report.lower_bound}",
             "try:",
-            "    from memsched.records.report import restore_report",
+            "    from memsched.records.published import restore_report",
             f"    restore_report({text!r})",
             "except ImportError:",
             "    pass",

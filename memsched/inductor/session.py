@@ -24,17 +24,18 @@ from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
-from memsched.inductor.extract import ExtractionError, extract_graph
+from memsched.inductor.extract import extract_graph
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.options import BackendOptions
+from memsched.inductor.order_only import forget_order_only_readers
 from memsched.inductor.origins import origins_of
-from memsched.inductor.publish import publish
+from memsched.inductor.publish import Sink
 from memsched.inductor.storages.build import model_of
 from memsched.inductor.storages.emissions import cut_groups, emissions
 from memsched.records.fusion import MadeFusion, RefusedFusion
 from memsched.records.report import GraphReport
-from memsched.search.budget import UNITS_PER_SECOND
+from memsched.search.budget import repeatable
 from memsched.search.orders.inductor import priority_order, stock_orders
 from memsched.search.solver import solve
 from memsched.storage.kernel_groups import cuts, grouped_peak
@@ -43,15 +44,8 @@ from memsched.storage.order import ModelledOrder, order_under
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 
-__all__ = [
-    "ExtractionError",
-    "PlanningSession",
-    "session_of",
-]
+__all__ = ["PlanningSession", "begin_session", "session_of"]
 
-
-_CLOCK_SLACK = 4.0
-"""How many times slower than the reference a machine may be before the clock ends a search, and plans may differ."""
 
 T = TypeVar("T")
 
@@ -63,11 +57,23 @@ def session_of(scheduler: Scheduler) -> PlanningSession | None:
     return _sessions.get(scheduler)
 
 
+def begin_session(options: BackendOptions, sink: Sink) -> PlanningSession | None:
+    """A session for the scheduler of `V.graph`; None after a failure, which leaves the graph to stock."""
+    try:
+        return PlanningSession(options, sink)
+    except Exception as error:
+        if options.strict:
+            raise
+        leave_to_stock("a graph", "beginning to plan", reason_of(error))
+        return None
+
+
 class PlanningSession:
     """The plan of one scheduler; methods are called by the passes and by the fusion choices, in that order."""
 
-    def __init__(self, options: BackendOptions) -> None:
+    def __init__(self, options: BackendOptions, sink: Sink) -> None:
         self.options = options
+        self.sink = sink
         self.kind = graph_kind()
         self.name = graph_name()
         self.fallback = ""
@@ -127,7 +133,7 @@ class PlanningSession:
         ordered = None if self.fallback else self._guarded("ordering after fusion", lambda: self._order(nodes))
         if ordered is None:
             ordered = stock_reorder(nodes)
-            self._report_fallback(nodes)
+            self._guarded("reporting a fallback", lambda: self._report_fallback(nodes))
         return ordered
 
     def _plan(self, nodes: Sequence[BaseSchedulerNode]) -> None:
@@ -160,6 +166,7 @@ class PlanningSession:
         return solve(graph, self._solver_options(0.45, method="local"), start_orders=[exact.order])
 
     def _order(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        forget_order_only_readers(nodes)
         graph = extract_graph(nodes, self.name, "postfusion")
         # Fusion may have permuted nodes with effects against program order: start from an order that restores it.
         legal = priority_order(graph, range(len(nodes)))
@@ -178,7 +185,7 @@ class PlanningSession:
         report = self._report(found, nodes, emitted_peak)
         # Behind all that may fail: a fallback emits the groups that stock would.
         cut_groups(V.graph.scheduler, [nodes[op].get_name() for op in cut])
-        publish(report)
+        self.sink(report)
         return [nodes[op] for op in found.schedule.order]
 
     def _planned_order(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
@@ -194,18 +201,12 @@ class PlanningSession:
 
     def _solver_options(self, share: float, method: str = "auto") -> Options:
         """A share of the time limit as units of work; the clock itself only stops a machine that is far slower."""
-        limit = self.options.time_limit_s
-        return Options(
-            time_limit_s=_CLOCK_SLACK * limit,
-            work_limit=int(share * limit * UNITS_PER_SECOND),
-            seed=self.options.seed,
-            use_ilp=False,
-            method=method,
-        )
+        limits = Options(self.options.time_limit_s, seed=self.options.seed, use_ilp=False, method=method)
+        return repeatable(limits, share)
 
     def _guarded(self, doing: str, run: Callable[[], T]) -> T | None:
         """The result of `run`; None after a failure, which is told once and never breaks the compile."""
-        self._began = time.perf_counter()
+        self._began = time.thread_time()
         try:
             return run()
         except Exception as error:
@@ -215,22 +216,19 @@ class PlanningSession:
             leave_to_stock(self.name, doing, self.fallback)
             return None
         finally:
-            self.seconds += time.perf_counter() - self._began
+            self.seconds += time.thread_time() - self._began
 
     def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode], emitted_peak: int) -> GraphReport:
         graph, schedule = found.graph, found.schedule
         planner, refusals = self.planner, self._refusals()
-        return GraphReport(
+        return GraphReport.planned(
+            graph,
+            schedule,
             name=self.name,
             kind=self.kind,
             ops=len(nodes),
             stock_peak=found.stock_peak,
-            peak=schedule.peak,
-            lower_bound=schedule.lower_bound,
-            gap=schedule.gap,
-            status=schedule.status.value,
-            method=schedule.method,
-            seconds=self.seconds + time.perf_counter() - self._began,
+            seconds=self.seconds + time.thread_time() - self._began,
             kernels=num_kernels(nodes),
             emitted_peak=emitted_peak,
             prefusion_peak=planner.budget if planner else None,
@@ -240,8 +238,6 @@ class PlanningSession:
             fusions=self._fusions(),
             note="; ".join(filter(None, (schedule.note, *self._notes()))),
             origins=origins_of(graph),
-            graph=graph,
-            schedule=schedule,
         )
 
     def _notes(self) -> Iterator[str]:
@@ -270,19 +266,5 @@ class PlanningSession:
         return tuple(self._name_of_op[op] for op in ops)
 
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
-        publish(
-            GraphReport(
-                name=self.name,
-                kind=self.kind,
-                ops=len(nodes),
-                stock_peak=0,
-                peak=0,
-                lower_bound=0,
-                gap=0.0,
-                status="stock",
-                method="stock",
-                seconds=self.seconds,
-                kernels=num_kernels(nodes),
-                fallback=self.fallback,
-            )
-        )
+        kernels = num_kernels(nodes)
+        self.sink(GraphReport.left_to_stock(self.name, self.kind, len(nodes), kernels, self.seconds, self.fallback))

@@ -1,31 +1,41 @@
-"""What memsched tells about one compiled graph, and the list of all that it has told in this process.
+"""What memsched says about one compiled graph.
 
-import torch, memsched
-torch.compile(model, backend="memsched")(x).sum().backward()
-for report in memsched.reports():
-    print(report)                       # backward 0: 178 ops, peak 26.1 MiB (stock 35.0), bound 26.1, gap 0.0%
+print(report)     backward 0: 178 ops, peak 26.1 MiB (the best of stock's orders 35.0), bound 26.1, gap 0.0%, ...
 """
 
 from __future__ import annotations
 
-import json
+import enum
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from memsched.core.graph import Graph
-from memsched.core.result import Schedule
+from memsched.core.result import Schedule, Status
 from memsched.records.fusion import MadeFusion, RefusedFusion
 from memsched.records.origin import Origin
 
-__all__ = ["GraphReport", "add_report", "await_signature", "count", "counters", "reports", "reset", "restore_report"]
+__all__ = ["GraphKind", "GraphReport"]
+
+
+class GraphKind(enum.StrEnum):
+    """What a graph computes: a half of a training step, an inference, a whole step; GRAPH for one out of a file."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    INFERENCE = "inference"
+    STEP = "step"
+    GRAPH = "graph"
+
+
+_OF_SCHEDULE = ("peak", "lower_bound", "gap", "status", "method", "seconds")
 
 
 @dataclass(frozen=True)
 class GraphReport:
     """One compiled graph; bytes are of the memory model of `memsched.core.peak`, seconds are of the planner.
 
-    name, kind: "backward 0" and so on; kind is forward, backward, inference or step.
+    name, kind: "backward 0" and so on.
     ops: scheduler nodes after fusion.
     stock_peak: least peak of Inductor's own four orders on these same nodes.
     emitted_peak: peak of the generated wrapper: with the groups of C++ kernels, which free late, as they were cut.
@@ -41,13 +51,13 @@ class GraphReport:
     """
 
     name: str
-    kind: str
+    kind: GraphKind
     ops: int
     stock_peak: int
     peak: int
     lower_bound: int
     gap: float
-    status: str
+    status: Status
     method: str
     seconds: float
     kernels: int
@@ -64,6 +74,20 @@ class GraphReport:
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
     graph: Graph | None = field(default=None, repr=False, compare=False)
     schedule: Schedule | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def planned(cls, graph: Graph, schedule: Schedule, **more: Any) -> GraphReport:
+        """The report of `schedule`, an order of `graph`; more: the other fields."""
+        fields: dict[str, Any] = {name: getattr(schedule, name) for name in _OF_SCHEDULE}
+        fields |= {"ops": len(graph), "graph": graph, "schedule": schedule}
+        return cls(**(fields | more))
+
+    @classmethod
+    def left_to_stock(cls, name: str, kind: GraphKind, ops: int, kernels: int, seconds: float, why: str) -> GraphReport:
+        """The report of a graph that stock Inductor ordered, because of `why`; nothing is known of its bytes."""
+        unknown: dict[str, Any] = {"stock_peak": 0, "peak": 0, "lower_bound": 0, "gap": 0.0}
+        how: dict[str, Any] = {"status": Status.STOCK, "method": "stock", "fallback": why}
+        return cls(name=name, kind=kind, ops=ops, kernels=kernels, seconds=seconds, **unknown, **how)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values, without the graph, the schedule, the origins and the fusions made."""
@@ -82,51 +106,3 @@ class GraphReport:
             f"{self.fusions_refused} fusions refused, "
             + ("planned before, from Inductor's cache" if self.cached else f"{self.seconds:.2f} s")
         )
-
-
-counters: dict[str, int] = {}
-"""How often each kind of fallback happened in this process, by its cause."""
-
-_reports: list[GraphReport] = []
-
-_awaited: set[str] = set()
-"""Signatures of modules that this process has planned and not yet loaded."""
-
-
-def count(cause: str) -> None:
-    """One more fallback by this cause."""
-    counters[cause] = counters.get(cause, 0) + 1
-
-
-def add_report(report: GraphReport) -> None:
-    """Append to the list that `reports` returns."""
-    _reports.append(report)
-
-
-def reports() -> list[GraphReport]:
-    """One report per compiled graph since the start or the last `reset`, newest last."""
-    return list(_reports)
-
-
-def await_signature(text: str) -> None:
-    """Expect `restore_report(text)` from a module that this process planned, and whose report it has."""
-    _awaited.add(text)
-
-
-def restore_report(text: str) -> None:
-    """What a generated module calls when it is loaded; it adds the report, unless the module is planned right now.
-
-    text: `GraphReport.to_json` as JSON, without what a cache does not keep.
-    """
-    if text in _awaited:
-        _awaited.remove(text)
-        return
-    told = json.loads(text)
-    known = {field.name for field in fields(GraphReport)} - {"refusals", "cached"}
-    add_report(GraphReport(**{key: value for key, value in told.items() if key in known}, cached=True))
-
-
-def reset() -> None:
-    """Forget all reports and counters."""
-    _reports.clear()
-    counters.clear()

@@ -24,7 +24,7 @@ class HeldBytes:
     """What the caller holds during the step, each storage once; bytes.
 
     gradients: those that exist before the step, which the backward adds to.
-    optimizer_state: None when no optimiser was given; it is what the optimiser holds now, 0 before its first step.
+    optimizer_state: after the first step; None when no optimizer was given, or its state cannot be found out.
     batch: the arguments of the model.
     """
 

@@ -1,20 +1,35 @@
 """How long a search may go on, so that two runs stop at the same place.
 
 Work is counted in *units* (a visited state, a tried move), never in seconds: a budget in units ends a search at the
-same move on every machine.  The wall clock is only a safety net; a run that it ends says so (`timed_out`).
+same move on every machine.  A clock of CPU time is only a safety net; a run that it ends says so (`timed_out`).  What
+each kind of work costs in units is in `memsched.search.prices`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
-__all__ = ["UNITS_PER_SECOND", "Budget"]
+from memsched.core.result import Options
+
+__all__ = ["CLOCK_SLACK", "UNITS_PER_SECOND", "Budget", "repeatable"]
 
 UNITS_PER_SECOND = 20_000
 """Units of work that a second of the time limit buys.  Low enough that the units run out before the clock does."""
 
+CLOCK_SLACK = 4.0
+"""How many times slower than the reference a machine may be before the clock ends a search, and plans may differ."""
+
 _UNITS_BETWEEN_CLOCK_READINGS = 256
+
+
+def repeatable(options: Options, share: float = 1.0) -> Options:
+    """`options` whose time limit buys units of work, that share of them; the clock stops only a far slower machine."""
+    limit = options.time_limit_s
+    work = int(share * limit * UNITS_PER_SECOND) if options.work_limit is None else options.work_limit
+    return replace(options, time_limit_s=CLOCK_SLACK * limit, work_limit=work)
 
 
 @dataclass(slots=True)
@@ -22,7 +37,8 @@ class Budget:
     """Units of work and a deadline that several searches may share.
 
     units: what may still be spent.
-    deadline: `time.monotonic()` seconds after which nothing more may be spent; None for no deadline.
+    deadline: `time.thread_time()` after which nothing more may be spent, CPU seconds of the thread that searches, so
+        that a busy machine or a stopped process changes no plan; None for no deadline.
     """
 
     units: int
@@ -33,7 +49,7 @@ class Budget:
     @classmethod
     def for_seconds(cls, seconds: float, units: int | None = None) -> Budget:
         """The budget that `seconds` buy; `units` overrides the fixed rate."""
-        return cls(int(seconds * UNITS_PER_SECOND) if units is None else units, time.monotonic() + seconds)
+        return cls(int(seconds * UNITS_PER_SECOND) if units is None else units, time.thread_time() + seconds)
 
     def spend(self, units: int = 1) -> bool:
         """Take `units`; False once the budget is exhausted, and from then on."""
@@ -56,16 +72,16 @@ class Budget:
         return self.units <= 0 or self.timed_out
 
     def _read_clock(self) -> None:
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if self.deadline is not None and time.thread_time() > self.deadline:
             self.timed_out = True
 
-    def part(self, fraction: float) -> Budget:
-        """A budget of its own with that share of the units; the caller gives back what it leaves with `give_back`."""
-        share = Budget(max(0, int(self.units * fraction)), self.deadline)
-        self.units -= share.units
-        return share
-
-    def give_back(self, part: Budget) -> None:
-        """Return what `part` did not spend."""
-        self.units += max(0, part.units)
-        self.timed_out = self.timed_out or part.timed_out
+    @contextlib.contextmanager
+    def share(self, fraction: float) -> Iterator[Budget]:
+        """A budget of its own with that share of the units; what it does not spend comes back, also after an error."""
+        part = Budget(max(0, int(self.units * fraction)), self.deadline)
+        self.units -= part.units
+        try:
+            yield part
+        finally:
+            self.units += max(0, part.units)
+            self.timed_out = self.timed_out or part.timed_out

@@ -81,9 +81,8 @@ def cut(state: State) -> None:
     """The minimum-cut bound, up to the peak of the best order."""
     from memsched.search.cuts.bounds import cut_bound
 
-    share = state.budget.part(_CUT_SHARE)
-    bound, certificate = cut_bound(state.graph, state.peak, share, state.order)
-    state.budget.give_back(share)
+    with state.budget.share(_CUT_SHARE) as share:
+        bound, certificate = cut_bound(state.graph, state.peak, share, state.order)
     state.prove(bound, certificate)
 
 
@@ -91,9 +90,8 @@ def series_parallel(state: State) -> None:
     """The polynomial algorithm, when the precedences are series-parallel."""
     from memsched.series_parallel.shared import solve_series_parallel
 
-    share = state.budget.part(_TREE_SHARE)
-    schedule = solve_series_parallel(state.graph, share)
-    state.budget.give_back(share)
+    with state.budget.share(_TREE_SHARE) as share:
+        schedule = solve_series_parallel(state.graph, share)
     if schedule is None:
         return
     state.offer(schedule.order, schedule.method)
@@ -103,9 +101,8 @@ def series_parallel(state: State) -> None:
 
 def first_valley(state: State) -> None:
     """Exact search with a small share of the budget: enough for most graphs."""
-    share = state.budget.part(_FIRST_VALLEY_SHARE)
-    _search(state, share)
-    state.budget.give_back(share)
+    with state.budget.share(_FIRST_VALLEY_SHARE) as share:
+        _search(state, share)
 
 
 def valley(state: State) -> None:
@@ -116,16 +113,14 @@ def valley(state: State) -> None:
 def first_local(state: State) -> None:
     """Local search with part of the budget, more for large graphs: the better the order, the more probing refutes."""
     wanted = _LOCAL_UNITS_PER_OP * len(state.graph.ops) / max(1, state.budget.units)
-    share = state.budget.part(min(_MOST_LOCAL_SHARE, max(_LEAST_LOCAL_SHARE, wanted)))
-    _improve(state, share, state.options.seed)
-    state.budget.give_back(share)
+    with state.budget.share(min(_MOST_LOCAL_SHARE, max(_LEAST_LOCAL_SHARE, wanted))) as share:
+        _improve(state, share, state.options.seed)
 
 
 def second_local(state: State) -> None:
     """Local search again, with another seed: what the bounds have left of the budget, but a little."""
-    share = state.budget.part(_SECOND_LOCAL_SHARE)
-    _improve(state, share, state.options.seed + 1)
-    state.budget.give_back(share)
+    with state.budget.share(_SECOND_LOCAL_SHARE) as share:
+        _improve(state, share, state.options.seed + 1)
 
 
 def local(state: State) -> None:
@@ -163,9 +158,8 @@ def probe(state: State) -> None:
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
     state.probed_peak = state.peak
-    share = state.budget.part(_PROBE_SHARE)
-    found = refute(state.graph, lower_bound=state.lower_bound, upper_bound=state.peak, budget=share)
-    state.budget.give_back(share)
+    with state.budget.share(_PROBE_SHARE) as share:
+        found = refute(state.graph, lower_bound=state.lower_bound, upper_bound=state.peak, budget=share)
     if found.order is not None:
         state.offer(found.order, "probing")
     state.prove(found.certificate.bound, found.certificate)
@@ -184,9 +178,8 @@ def certify(state: State) -> None:
     searched = isinstance(state.certificate, StatementCertificate) and state.peak != state.probed_peak
     if not state.closed or not searched or len(state.graph.ops) > _WIDEST_SEARCH:
         return
-    share = state.budget.part(_CERTIFY_SHARE)
-    certificate = certified(state.graph, state.peak, share)
-    state.budget.give_back(share)
+    with state.budget.share(_CERTIFY_SHARE) as share:
+        certificate = certified(state.graph, state.peak, share)
     if certificate is not None:
         state.prove(state.peak, certificate)
 
@@ -198,9 +191,8 @@ def kernel(state: State) -> None:
 
     if len(state.graph.ops) > _WIDEST_SEARCH:
         return
-    share = state.budget.part(_KERNEL_SHARE)
-    small = kernelize(state.graph, share)
-    state.budget.give_back(share)
+    with state.budget.share(_KERNEL_SHARE) as share:
+        small = kernelize(state.graph, share)
     found = search_within(small.problem, lower_bound=state.lower_bound, upper_bound=state.peak, budget=state.budget)
     if found.order is not None:
         state.offer(small.lift(found.order), "kernel")

@@ -41,14 +41,24 @@ from memsched.series_parallel.order import (
 from memsched.series_parallel.recognize import Decomposition, recognize
 from memsched.series_parallel.tree import Tree, to_json
 
-__all__ = ["Relaxation", "WorkBudget", "is_exact", "shared_buffers", "solve_series_parallel", "solve_tree"]
+__all__ = [
+    "OPS_PER_UNIT",
+    "Relaxation",
+    "WorkBudget",
+    "is_exact",
+    "shared_buffers",
+    "solve_series_parallel",
+    "solve_tree",
+]
 
 _MAX_PASSES = 100
 _MAX_OPS_WITHOUT_BUDGET = 400_000
 _MIN_PASSES = 8
-_OPS_PER_UNIT = 6
-"""A pass over six ops takes about as long as one unit of `memsched.search.budget` (50 microseconds)."""
 _CHANGED_SHARE = 0.15
+
+
+OPS_PER_UNIT = 6
+"""A pass over six ops takes about as long as one unit of `memsched.search.budget` (50 microseconds)."""
 
 
 class WorkBudget(Protocol):
@@ -117,7 +127,7 @@ def solve_series_parallel(graph: Graph, budget: WorkBudget | None = None) -> Sch
     Optimal when no buffer is shared.  Never above the peak of the incoming order.  Deterministic; `budget` limits the
     number of designations tried (one always is).
     """
-    started = time.perf_counter()
+    started = time.thread_time()
     found = recognize(graph)
     if not isinstance(found, Decomposition):
         return None
@@ -128,7 +138,7 @@ def solve_series_parallel(graph: Graph, budget: WorkBudget | None = None) -> Sch
         lower_bound=relaxation.bound,
         status=status_of(relaxation.peak, relaxation.bound),
         method="series-parallel",
-        seconds=time.perf_counter() - started,
+        seconds=time.thread_time() - started,
         certificate=TreeCertificate(relaxation.bound, to_json(found.tree), relaxation.freed_by),
         note="" if relaxation.closed else f"{len(relaxation.freed_by)} designated freers, {relaxation.passes} passes",
     )
@@ -157,7 +167,7 @@ class _Passes:
 
     def __init__(self, num_ops: int, budget: WorkBudget | None) -> None:
         self.left = _MAX_PASSES
-        self.budget, self.units = budget, max(1, num_ops // _OPS_PER_UNIT)
+        self.budget, self.units = budget, max(1, num_ops // OPS_PER_UNIT)
         if budget is None:
             self.left = max(_MIN_PASSES, min(_MAX_PASSES, _MAX_OPS_WITHOUT_BUDGET // num_ops))
 

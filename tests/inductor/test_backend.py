@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import memsched
 from memsched.inductor.bytes.measure import measure_peak
-from memsched.records.report import counters
+from memsched.records.published import counters
 
 pytestmark = pytest.mark.compile
 

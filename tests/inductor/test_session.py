@@ -20,11 +20,11 @@ from bench.models import build
 from memsched.check.order import check_order
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Schedule, Status
-from memsched.inductor import compat, session
+from memsched.inductor import compat, extract, session
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.passes import plan_key
-from memsched.records.report import counters
+from memsched.records.published import counters
 from memsched.storage import order as ordered
 
 pytestmark = pytest.mark.plans
@@ -133,7 +133,7 @@ class TestFallback:
 
     def test_sizes_that_inductor_does_not_agree_with(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def wrong(*_: object, **__: object) -> Any:
-            raise session.ExtractionError("graph: the extracted graph peaks at 1 bytes, Inductor estimates 2")
+            raise extract.ExtractionError("graph: the extracted graph peaks at 1 bytes, Inductor estimates 2")
 
         monkeypatch.setattr(session, "extract_graph", wrong)
         assert "Inductor estimates 2" in plan_tiny()[0].fallback

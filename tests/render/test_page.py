@@ -24,7 +24,7 @@ from memsched.core.result import (
     StatementCertificate,
 )
 from memsched.records.fusion import RefusedFusion
-from memsched.records.origin import Origin
+from memsched.records.origin import Origin, Role
 from memsched.records.step import MeasuredCurve
 from memsched.render.exhibit import Exhibit
 from memsched.render.page import html
@@ -188,7 +188,7 @@ def test_roles_are_told() -> None:
     roles = Page(page_of(graph)).data
     told = [roles["strings"][index] for index in roles["graphs"][0]["buffers"]["role"]]
     assert told == ["graph output" if buffer.kept else "" for buffer in graph.buffers] and "graph output" in told
-    origins = {buffer.name: Origin(role="saved for backward") for buffer in graph.buffers}
+    origins = {buffer.name: Origin(role=Role.SAVED_FOR_BACKWARD) for buffer in graph.buffers}
     page = Page(render_html([Exhibit([timeline_of(graph, (0, 1, 2, 3), "", origins)])])).data
     assert "saved for backward" in page["strings"]
 

@@ -17,14 +17,10 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config
 from torch._inductor.graph import GraphLowering
-from torch._inductor.virtualized import V
 
-from memsched.inductor.backend import planning_patches
 from memsched.inductor.bytes.replay import Replay, WrapperInput, replay_wrapper
-from memsched.inductor.capture.plan_only import run_uncompiled, stop_compile, stopped
-from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.capture.lower import lower, planned_way, run_uncompiled, stock_way, stop_compile
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.storages.saved_copies import saved_copies
 from memsched.storage.pieces import CUDA_ALIGNMENT
@@ -82,17 +78,13 @@ def generate_wrappers(
     options: how memsched plans; None for stock Inductor.
     patches: Inductor's own options, on top.
     """
+    way = planned_way(options, patches) if options else stock_way(patches)
 
-    def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kind: bool) -> None:
-        from torch._inductor.compile_fx import compile_fx_inner
-
-        choices = V.set_choices_handler(PlannedChoices(options)) if options else contextlib.nullcontext()
-        planning = planning_patches(options) if options else {}
-        with config.patch({**planning, "fx_graph_cache": False, **(patches or {})}), choices, stopped():
-            compile_fx_inner(gm, example_inputs, **kind)
+    def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> None:
+        lower(way, gm, example_inputs, how, stop_after_fusion=False)
 
     with capture_wrappers() as captured:
-        run_uncompiled(model, batch, compile_graph, options)
+        run_uncompiled(model, batch, compile_graph, way.cut)
     return captured
 
 

@@ -20,7 +20,7 @@ import re
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,15 +28,12 @@ from torch import Tensor
 from torch._dynamo.exc import Unsupported
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
-from torch._inductor import config
-from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-from torch._inductor.virtualized import V
+from torch._inductor.compile_fx import compile_fx
 
 from memsched.core.graph import Graph
 from memsched.core.sizes import InputError
-from memsched.inductor.backend import partition_patches, planning_patches
+from memsched.inductor.capture.lower import Way, lower, planned_way, stock_way, traced_anew
 from memsched.inductor.capture.wrapper_source import Wrapper, capture_wrappers
-from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
@@ -44,40 +41,12 @@ from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_name
-from memsched.inductor.observe import ObservingPass
-from memsched.inductor.options import BackendOptions, split_options
-from memsched.records.report import GraphReport, reports
+from memsched.inductor.options import split_options
+from memsched.records.report import GraphKind, GraphReport
 
-__all__ = ["Way", "capture_step", "plan_cuda_target", "plan_target", "planned_way", "stock_way"]
+__all__ = ["capture_step", "plan_cuda_target", "plan_target"]
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Way:
-    """How the graphs of a step are to be compiled.
-
-    patches: of Inductor's configuration, for a graph; choices: Inductor's, if not its own.
-    cut: of its configuration, where the step is cut into graphs.
-    """
-
-    name: str
-    patches: Mapping[str, Any] = field(default_factory=dict)
-    choices: Callable[[], Any] | None = None
-    cut: Mapping[str, Any] = field(default_factory=dict)
-
-
-def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
-    """Stock Inductor under a pass that looks and changes nothing; inductor: further config patches."""
-    given = dict(inductor or {})
-    return Way("stock", {**given, "_post_fusion_custom_pass": ObservingPass()}, cut=given)
-
-
-def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> Way:
-    """memsched, as its backend would compile; inductor: further config patches."""
-    given = dict(inductor or {})
-    patches = {**given, **planning_patches(options, given)}
-    return Way("memsched", patches, lambda: PlannedChoices(options), {**given, **partition_patches(options, given)})
 
 
 def plan_target(
@@ -141,16 +110,14 @@ def capture_step(
     settings = functorch_config.patch(
         force_non_lazy_backward_lowering=True, graphsafe_rng_functionalization=False, enable_autograd_cache=False
     )
-    torch._dynamo.reset()
+    model = traced_anew(step.model)
     try:
         with settings, step.mode, contextlib.nullcontext() if train else torch.no_grad():
-            results = torch.compile(step.model, backend=capture.backend, fullgraph=True, dynamic=False)(*step.batch)
+            results = torch.compile(model, backend=capture.backend, fullgraph=True, dynamic=False)(*step.batch)
     except Unsupported as error:
         raise InputError(f"the model breaks the graph: {_first_line(error)}") from error
     except Exception as error:
         raise InputError(f"the model does not compile: {type(error).__name__}: {_first_line(error)}") from error
-    finally:
-        torch._dynamo.reset()
     leaves = torch.utils._pytree.tree_leaves(results)
     if train and not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
         raise InputError("the model returns no loss: nothing that it returns requires a gradient")
@@ -189,7 +156,7 @@ class _Capture:
         **how: Any,
     ) -> Callable[..., Any]:
         """Plan one graph; returns the traced graph, to run in its place."""
-        kind = "backward" if how.get("is_backward") else "forward"
+        kind = GraphKind.BACKWARD if how.get("is_backward") else GraphKind.FORWARD
         self.progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
         # Inductor changes the graph that it is given.  Tensors are shared.
         own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
@@ -203,12 +170,10 @@ def _plan_graph(
 ) -> list[PlannedGraph]:
     """One graph, in a list; an empty list when it has no nodes to schedule."""
     before = _Before(way.patches.get("_pre_fusion_custom_pass"))
-    patches = {**way.patches, "_pre_fusion_custom_pass": before, "fx_graph_cache": False}
-    choices = contextlib.nullcontext() if way.choices is None else V.set_choices_handler(way.choices())
-    already = len(reports())
-    with config.patch(patches), choices, capture_wrappers(_module_that_is_not_called) as wrappers:
-        compile_fx_inner(gm, example_inputs, **how)
-    return [_replayed(report, before.graph, wrappers[-1]) for report in reports()[already:]]
+    watched = replace(way, patches={**way.patches, "_pre_fusion_custom_pass": before})
+    with capture_wrappers(_module_that_is_not_called) as wrappers:
+        reports = lower(watched, gm, example_inputs, how, stop_after_fusion=False)
+    return [_replayed(report, before.graph, wrappers[-1]) for report in reports]
 
 
 def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) -> PlannedGraph:

@@ -8,9 +8,8 @@ on the device: same shape, strides and type; what shared a storage or an object 
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from memsched.core.sizes import InputError
+from memsched.inductor.held import held_bytes
 from memsched.inductor.questions.target import Target, build_target, find_function
 from memsched.records.step import HeldBytes
 
@@ -51,13 +51,7 @@ def build_step(target: str, arguments: Mapping[str, Any], device: str) -> FakeSt
     if isinstance(step.model, nn.Module):
         mover.move_module(step.model)
     batch = tree_map_only(Tensor, mover.move, step.batch)
-    parameters = list(step.model.parameters()) if isinstance(step.model, nn.Module) else []
-    held = HeldBytes(
-        parameters=_bytes(parameters),
-        buffers=_bytes(step.model.buffers()) if isinstance(step.model, nn.Module) else 0,
-        optimizer_state=None if step.optimizer is None else _optimizer_state(step.optimizer),
-        batch=_bytes(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)),
-    )
+    held = held_bytes(step.model, batch, step.optimizer)
     return FakeStep(mode, step.model, batch, held)
 
 
@@ -119,31 +113,3 @@ class _Mover:
         if isinstance(tensor, nn.Parameter):
             return nn.Parameter(twin, requires_grad=tensor.requires_grad)
         return twin.requires_grad_(tensor.requires_grad)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages, each once."""
-    storages = {tensor.untyped_storage()._cdata: int(tensor.untyped_storage().nbytes()) for tensor in tensors}
-    return sum(storages.values())
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> int | None:
-    """Bytes on the device that the optimiser holds after its first step; None when that cannot be found out.
-
-    A copy of the optimiser makes one step on tensors of the device "meta": states have sizes there, and the count of
-    steps, which PyTorch keeps on the CPU, has its value.
-    """
-    twin = copy.copy(optimizer)
-    twin.state = type(optimizer.state)(dict)
-    twin.param_groups = [dict(group) | {"foreach": False, "fused": None} for group in optimizer.param_groups]
-    for group in twin.param_groups:
-        metas = [torch.empty(p.shape, dtype=p.dtype, device="meta", requires_grad=True) for p in group["params"]]
-        for meta in metas:
-            meta.grad = torch.empty_like(meta)
-        group["params"] = metas
-    try:
-        twin.step()
-    except Exception:
-        return None
-    leaves = tree_leaves([dict(state) for state in twin.state.values()])
-    return sum(int(leaf.nbytes) for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "meta")

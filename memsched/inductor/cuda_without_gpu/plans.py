@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memsched.core.graph import Graph
-from memsched.records.report import GraphReport
+from memsched.records.report import GraphKind, GraphReport
 from memsched.records.step import HeldBytes
 
 __all__ = ["PlannedGraph", "StepPlan"]
@@ -69,8 +69,8 @@ class StepPlan:
 
         The backward graphs run after all forward graphs, in reverse, on what is left by those before them.
         """
-        backward = [graph for graph in self.graphs if graph.report.kind == "backward"]
-        forward = [graph for graph in self.graphs if graph.report.kind != "backward"]
+        backward = [graph for graph in self.graphs if graph.report.kind is GraphKind.BACKWARD]
+        forward = [graph for graph in self.graphs if graph.report.kind is not GraphKind.BACKWARD]
         live = peak = 0
         for graph in [*forward, *reversed(backward)]:
             peak = max(peak, live + graph.replayed)

@@ -20,22 +20,22 @@ import ast
 import bisect
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._functorch import config as functorch_config
 from torch._inductor import config
 from torch._inductor.codecache import PyCodeCache
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from memsched.core.sizes import InputError
-from memsched.inductor.backend import memsched_backend
+from memsched.inductor.backend import compile_planned
+from memsched.inductor.capture.lower import backward_of, traced_anew
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.publish import SIGNATURE
-from memsched.records.report import GraphReport, reports
+from memsched.inductor.publish import SIGNATURE, sign
+from memsched.records.report import GraphReport
 from memsched.records.step import MeasuredCurve
 
 __all__ = ["measure_step"]
@@ -63,13 +63,19 @@ def measure_step(
     Raises:
         InputError: the measured run did not call the compiled graphs again.
     """
-    already, loaded = len(reports()), len(PyCodeCache.modules)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, backend=memsched_backend, options=asdict(options), dynamic=False)
+    loaded, reported = len(PyCodeCache.modules), list[GraphReport]()
+
+    def sink(report: GraphReport) -> None:
+        sign(report)  # the wrapper is found by the name in it
+        reported.append(report)
+
+    def backend(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        return compile_planned(gm, example_inputs, options, {}, sink)
+
+    compiled = torch.compile(traced_anew(model), backend=backend, dynamic=False)
     # A graph out of a cache has no plan to compare with.
     with config.patch(fx_graph_cache=False), functorch_config.patch(enable_autograd_cache=False):
         _run(compiled, args)
-    reported = reports()[already:]
     wrappers = {name: module for module in PyCodeCache.modules[loaded:] for name in _signed_names(module)}
     planned = [report for report in reported if report.graph is not None and report.name in wrappers]
     marked = {report.name: _marked(wrappers[report.name], report) for report in planned}
@@ -77,7 +83,6 @@ def measure_step(
     taken = samples(lambda: _run(compiled, args))
     if planned and not taken:
         raise InputError("nothing was measured: the second run of the step did not reach the compiled graphs")
-    torch._dynamo.reset()
     curves = {}
     for report in planned:
         own = [sample for sample in taken if sample.wrapper == report.name]
@@ -88,10 +93,7 @@ def measure_step(
 
 def _run(model: Callable[..., Any], args: Sequence[Any]) -> None:
     """One step; gradients accumulate."""
-    leaves = torch.utils._pytree.tree_leaves(model(*args))
-    losses = [leaf.sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
-    if losses:
-        torch.autograd.backward(losses)
+    backward_of(model(*args))
 
 
 # ---- marks

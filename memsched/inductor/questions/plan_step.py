@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -25,10 +25,12 @@ from torch.utils.checkpoint import checkpoint
 from memsched.core.sizes import InputError
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.failures import reason_of
+from memsched.inductor.held import held_bytes
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.questions.curve import measure_step
-from memsched.records.report import GraphReport
-from memsched.records.step import Experiment, HeldBytes, MeasuredCurve, PlannedStep
+from memsched.records.origin import Role
+from memsched.records.report import GraphKind, GraphReport
+from memsched.records.step import Experiment, MeasuredCurve, PlannedStep
 
 __all__ = ["plan_step"]
 
@@ -57,7 +59,7 @@ def plan_step(
     """
     _check_device(model, args, device)
     options = options or BackendOptions()
-    held = _held(model, args, optimizer)
+    held = held_bytes(model, args, optimizer)
     with _undisturbed(model, train):
         measured: dict[str, MeasuredCurve] = {}
         if measure:
@@ -115,11 +117,11 @@ def _check_device(model: Model, args: Sequence[Any], device: str) -> None:
 def _check_reports(reports: Sequence[GraphReport], train: bool, fullgraph: bool) -> None:
     if not reports:
         raise InputError("nothing to plan: no graph with an op was compiled")
-    if train and not any(report.kind == "backward" for report in reports):
+    if train and not any(report.kind is GraphKind.BACKWARD for report in reports):
         raise InputError(
             "the model returns no loss: nothing that it returns requires a gradient (inference: train=False)"
         )
-    parts = sum(report.kind != "backward" for report in reports)
+    parts = sum(report.kind is not GraphKind.BACKWARD for report in reports)
     if fullgraph and parts > 1:
         allow = "torch._dynamo.explain tells where; --allow-graph-breaks, or fullgraph=False, takes them one by one"
         raise InputError(f"the model breaks into {parts} graphs ({allow})")
@@ -149,30 +151,6 @@ def _undisturbed(model: Model, train: bool) -> Iterator[None]:
                 buffer.copy_(value)
         for module, mode in modes:
             module.training = mode
-
-
-# ---- what the caller holds
-
-
-def _held(model: Model, args: Sequence[Any], optimizer: torch.optim.Optimizer | None) -> HeldBytes:
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    state = None
-    if optimizer is not None:
-        values = torch.utils._pytree.tree_leaves([dict(row) for row in optimizer.state.values()])
-        state = _bytes(value for value in values if isinstance(value, Tensor))
-    return HeldBytes(
-        parameters=_bytes(parameters),
-        buffers=_bytes(model.buffers()) if isinstance(model, nn.Module) else 0,
-        gradients=_bytes(parameter.grad for parameter in parameters if parameter.grad is not None),
-        optimizer_state=state,
-        batch=_bytes(leaf for leaf in torch.utils._pytree.tree_leaves(list(args)) if isinstance(leaf, Tensor)),
-    )
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages, each once."""
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
 
 
 # ---- experiments
@@ -247,7 +225,7 @@ def _saved_by_block(model: nn.Module, reports: Sequence[GraphReport]) -> dict[st
     for report in reports:
         for buffer in report.graph.buffers if report.graph else ():
             origin = report.origins.get(buffer.name)
-            if origin is None or origin.role != "saved by forward":
+            if origin is None or Role.SAVED_BY_FORWARD not in origin.role:
                 continue
             container = next((name for name in lists if f".{origin.module}".startswith(_prefix(name))), None)
             if container is not None and origin.module:

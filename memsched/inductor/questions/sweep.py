@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from memsched.inductor.capture.lower import backward_of, traced_anew
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.questions.plan_step import plan_step
 from memsched.inductor.questions.target import Target, resolve_target
@@ -68,13 +69,9 @@ def label_of(options: BackendOptions) -> str:
 def measure_point(name: str, options: BackendOptions | None, *, train: bool = True, repetitions: int = 15) -> float:
     """The median seconds of a compiled step of `module:function`; without options, of stock Inductor."""
     target = resolve_target(name)
-    torch._dynamo.reset()
     model: Any = copy.deepcopy(target.model) if isinstance(target.model, torch.nn.Module) else target.model
-    compiled = (
-        torch.compile(model)
-        if options is None
-        else torch.compile(model, backend="memsched", options=options_of(options))
-    )
+    how: dict[str, Any] = {} if options is None else {"backend": "memsched", "options": options_of(options)}
+    compiled = torch.compile(traced_anew(model), **how)
 
     def step() -> None:
         if not train:
@@ -83,9 +80,7 @@ def measure_point(name: str, options: BackendOptions | None, *, train: bool = Tr
             return
         if isinstance(model, torch.nn.Module):
             model.zero_grad(set_to_none=True)
-        leaves = torch.utils._pytree.tree_leaves(compiled(*target.batch))
-        losses = [leaf.sum() for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
-        torch.autograd.backward(losses)
+        backward_of(compiled(*target.batch))
 
     step()
     step()

@@ -23,23 +23,25 @@ from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memsched.inductor.backend import planning_patches
-from memsched.inductor.capture.plan_only import StopAfter, stopped
+from memsched.inductor.capture.lower import StopAfter, stopped
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.options import BackendOptions
+from memsched.inductor.publish import Sink, publish
 from memsched.inductor.train_step.failure import raise_interrupted
 from memsched.inductor.train_step.graph import StepGraph
 from memsched.inductor.train_step.report import NotingPostFusionPass, NotingPreFusionPass, StepNotes
-from memsched.records.report import GraphReport, reports
+from memsched.records.published import signing
+from memsched.records.report import GraphReport
 
 __all__ = ["CompiledStep", "Plan", "compile_step", "plan_step"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
-    """What was planned for the graph of a step, and what the passes saw; nothing without a plan."""
+    """What was planned for the graph of a step, and what the passes saw; no report without a plan."""
 
-    report: GraphReport | None
     notes: StepNotes
+    report: GraphReport | None = None
 
 
 @dataclass
@@ -79,23 +81,27 @@ def compile_step(
     inductor: further patches of Inductor's configuration.
     names: what the user calls the inputs of the model.
     """
-    already, notes = len(reports()), StepNotes(step.update_nodes)
-    with _compiling(fake_mode, options, _planning(options, notes, inductor)):
+    plan = Plan(notes=StepNotes(step.update_nodes))
+
+    def sink(report: GraphReport) -> None:
+        publish(report)
+        plan.report = report
+
+    with _compiling(fake_mode, options, _planning(options, plan.notes, inductor, sink)), signing():
         code = _inner_compile(step)
-    new = reports()[already:]
     written = {names[at]: placeholders for at, placeholders in step.written.items()}
-    return CompiledStep(code, Plan(new[-1] if new else None, notes), written)
+    return CompiledStep(code, plan, written)
 
 
 def plan_step(step: StepGraph, fake_mode: FakeTensorMode, options: BackendOptions, inductor: Mapping[str, Any]) -> Plan:
     """Plan `step` without generating or compiling code."""
-    already, notes = len(reports()), StepNotes(step.update_nodes)
-    patches = _planning(options, notes, inductor) | {"fx_graph_cache": False}
+    plan, found = Plan(notes=StepNotes(step.update_nodes)), list[GraphReport]()
+    patches = _planning(options, plan.notes, inductor, found.append) | {"fx_graph_cache": False}
     patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
     with _compiling(fake_mode, options, patches), stopped():
         _inner_compile(step)
-    new = reports()[already:]
-    return Plan(new[-1] if new else None, notes)
+    plan.report = found[-1] if found else None
+    return plan
 
 
 def _inner_compile(step: StepGraph) -> Any:
@@ -111,13 +117,13 @@ def _inner_compile(step: StepGraph) -> Any:
     )
 
 
-def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any]) -> dict[str, Any]:
+def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any], sink: Sink) -> dict[str, Any]:
     """The patches of the user, and ours; a pass of theirs over the traced graph stays."""
     # For inference Inductor first moves every node to its readers, which it does not do in training.
     patches: dict[str, Any] = {"reorder_for_locality": False, **inductor}
     if options.enabled:
-        patches |= planning_patches(options, inductor)
-        patches["_pre_fusion_custom_pass"] = NotingPreFusionPass(options, notes)
+        patches |= planning_patches(options, inductor, sink)
+        patches["_pre_fusion_custom_pass"] = NotingPreFusionPass(options, notes, sink)
         patches["_post_fusion_custom_pass"] = NotingPostFusionPass(options, notes)
     return patches
 

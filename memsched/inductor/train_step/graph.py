@@ -25,10 +25,12 @@ from torch import Tensor, fx
 from torch._inductor.decomposition import select_decomp_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from memsched.inductor.host import GRAPH_KIND
 from memsched.inductor.train_step.capture import Captured
 from memsched.inductor.train_step.clipping import clip_coefficient, norm_of_gradients
 from memsched.inductor.train_step.rules import Rule, work_dtype
 from memsched.inductor.train_step.state import UpdateForm
+from memsched.records.report import GraphKind
 
 __all__ = ["Recipe", "StepGraph", "build_step"]
 
@@ -219,5 +221,5 @@ class _Builder:
         self.graph.eliminate_dead_code()
         self.graph.lint()
         module = fx.GraphModule(self.captured.attributes, self.graph)
-        module.meta["memsched_kind"] = "step"
+        module.meta[GRAPH_KIND] = GraphKind.STEP
         return StepGraph(module, self.values, written, frozenset(self._update_nodes))

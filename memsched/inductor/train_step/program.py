@@ -28,7 +28,7 @@ from memsched.inductor.train_step.refusals import Refusal
 from memsched.inductor.train_step.report import StepReport, make_report
 from memsched.inductor.train_step.rules import rule_of
 from memsched.inductor.train_step.state import OptimizerState
-from memsched.records.report import count
+from memsched.records.published import count
 
 __all__ = ["NotCompiled", "Program", "Request"]
 

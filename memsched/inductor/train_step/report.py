@@ -23,9 +23,10 @@ from memsched.core.peak import memory_profile
 from memsched.core.result import Options
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import PostFusionPass, PreFusionPass
+from memsched.inductor.publish import Sink
 from memsched.inductor.session import session_of
 from memsched.records.report import GraphReport
-from memsched.search.budget import UNITS_PER_SECOND
+from memsched.search.budget import repeatable
 from memsched.search.solver import solve
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class StepNotes:
 class NotingPreFusionPass(PreFusionPass):
     """The pass of every plan, which also keeps the graph before fusion."""
 
-    def __init__(self, options: BackendOptions, notes: StepNotes) -> None:
-        super().__init__(options)
+    def __init__(self, options: BackendOptions, notes: StepNotes, sink: Sink) -> None:
+        super().__init__(options, sink)
         self.notes = notes
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
@@ -195,10 +196,5 @@ def _peak_with_updates_last(graph: Graph, updates: frozenset[str], options: Back
     final = [at for at in range(len(graph)) if at not in last and not (set(graph.successors[at]) - last)]
     edges = {*graph.order_edges, *((before, update) for before in final for update in last)}
     waiting = Graph(graph.name, graph.ops, graph.buffers, tuple(sorted(edges)), graph.torch, graph.device, graph.stage)
-    limits = Options(
-        time_limit_s=4 * options.time_limit_s,
-        work_limit=int(0.5 * options.time_limit_s * UNITS_PER_SECOND),
-        seed=options.seed,
-        use_ilp=False,
-    )
+    limits = repeatable(Options(options.time_limit_s, seed=options.seed, use_ilp=False), share=0.5)
     return solve(waiting, limits).peak

@@ -57,7 +57,7 @@ from memsched.inductor.train_step.refusals import (
     signature_of,
 )
 from memsched.inductor.train_step.report import StepReport
-from memsched.records.report import count
+from memsched.records.published import count
 
 __all__ = ["Refusal", "StepInterrupted", "TrainStep", "train_step"]
 

@@ -132,9 +132,10 @@ def _graph(timeline: Timeline, strings: _Strings) -> dict[str, Any]:
 
 def _role(buffer: Buffer, origin: Origin) -> str:
     """What the buffer is to the caller of the graph; empty for what the graph alone reads."""
+    role = str(origin.role)
     if buffer.producer is None:
-        return f"{origin.role or 'input'}, held by the caller" if buffer.kept else origin.role or "input"
-    return origin.role or ("graph output" if buffer.kept else "")
+        return f"{role or 'input'}, held by the caller" if buffer.kept else role or "input"
+    return role or ("graph output" if buffer.kept else "")
 
 
 def _plan(timeline: Timeline, graph: int, measured: MeasuredCurve | None) -> dict[str, Any]:

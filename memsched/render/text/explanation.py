@@ -18,7 +18,7 @@ from typing import Any
 from memsched.check.certificate import check_certificate
 from memsched.check.error import CheckError
 from memsched.core.result import Certificate, CutCertificate, ForcingCertificate
-from memsched.records.origin import Origin
+from memsched.records.origin import Origin, Role
 from memsched.records.report import GraphReport
 from memsched.records.step import Experiment, HeldBytes, MeasuredCurve, PlannedStep
 from memsched.render.text.words import certificate_words, clipped
@@ -145,7 +145,7 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, `memsched-explanation/1`."""
         told = {key: value for key, value in vars(self).items() if key != "planned"}
-        plain: dict[str, Any] = {"format": EXPLANATION_FORMAT} | asdict(Explanation(**told))
+        plain: dict[str, Any] = {"format": EXPLANATION_FORMAT} | asdict(Explanation(**told), dict_factory=_plain)
         del plain["planned"]
         if self.step is not None:
             plain["step"]["total"] = self.step.total
@@ -155,6 +155,11 @@ class Explanation:
         from memsched.render.text.phrases import render_explanation
 
         return render_explanation(self)
+
+
+def _plain(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A dataclass as JSON has it: roles in words."""
+    return {key: str(value) if isinstance(value, Role) else value for key, value in pairs}
 
 
 def explain_step(planned: PlannedStep) -> Explanation:
@@ -263,8 +268,8 @@ def _why_alive(timeline: Timeline, index: int, step: int, readers: Sequence[int]
         name = clipped(timeline.graph.ops[last].name, 40)
         reasons.append(f"needed by {ends}, last by {name}" + (f" ({source})" if source else ""))
     if buffer.kept:
-        role = timeline.origins.get(buffer.name, Origin()).role or "the caller holds it"
-        reasons.append(f"kept to the end: {role}")
+        role = timeline.origins.get(buffer.name, Origin()).role
+        reasons.append(f"kept to the end: {role or 'the caller holds it'}")
     return "; ".join(reasons) or "nothing reads it any more"
 
 
@@ -333,8 +338,8 @@ def _step_memory(planned: PlannedStep, graphs: Sequence[GraphExplanation]) -> tu
             f"not added up: the model breaks into {len(kinds)} graphs, and what lives between them is not known",
         )
     highest = max(graphs, key=lambda graph: graph.peak)
-    gradients = sum(t.size for t in highest.tensors if "gradient" in t.origin.role.split(", "))
-    saved = sum(t.size for t in highest.tensors if t.origin.role in ("saved for backward", "saved by forward"))
+    gradients = sum(t.size for t in highest.tensors if Role.GRADIENT in t.origin.role)
+    saved = sum(t.size for t in highest.tensors if t.origin.role & Role.SAVED and Role.GRADIENT not in t.origin.role)
     workspace = highest.peak - sum(tensor.size for tensor in highest.tensors)
     transients = highest.peak - gradients - saved - workspace
     return StepMemory(highest.name, planned.held, gradients, saved, transients, workspace), ""

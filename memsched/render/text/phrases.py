@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from memsched.core.result import Status
+from memsched.records.origin import Role
 from memsched.records.step import Experiment
 from memsched.render.text.explanation import Explanation, GraphExplanation, LiveTensor, StepMemory
 from memsched.render.text.words import clipped, format_bytes, type_of
@@ -91,8 +93,6 @@ def step_rows(step: StepMemory) -> Iterator[tuple[str, str]]:
     yield "parameters", format_bytes(held.parameters)
     yield "buffers", format_bytes(held.buffers)
     state = _NO_OPTIMIZER if held.optimizer_state is None else format_bytes(held.optimizer_state)
-    if held.optimizer_state == 0:
-        state += " (an optimiser has none before its first step)"
     yield "optimiser state", state
     yield "batch", format_bytes(held.batch)
     if held.gradients:
@@ -115,7 +115,7 @@ def advice_lines(explanation: Explanation) -> Iterator[str]:
 
 def _graph_advice(graph: GraphExplanation) -> Iterator[str]:
     name = graph.name
-    if graph.status == "optimal":
+    if graph.status == Status.OPTIMAL:
         yield f"{name}: the bound is met, no order of these kernels needs less; the graph itself must change."
     else:
         most = format_bytes(graph.peak - graph.lower_bound)
@@ -134,7 +134,7 @@ def _graph_advice(graph: GraphExplanation) -> Iterator[str]:
 
 def _remedy(tensor: LiveTensor) -> str:
     """What kind of change can remove a tensor from the peak; follows from its role."""
-    if "saved" in tensor.origin.role:
+    if tensor.origin.role & Role.SAVED:
         return "no order can free it there, it is saved for the backward: recomputing it (a checkpoint) would."
     if tensor.origin.role:
         return f"no order can free it there once it is written, it is kept: {tensor.origin.role}."

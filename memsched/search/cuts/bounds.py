@@ -22,13 +22,11 @@ from collections.abc import Callable, Sequence
 from memsched.core.graph import Graph
 from memsched.core.peak import memory_profile
 from memsched.core.result import Certificate, EndpointCertificate
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.cuts.cuts import Cut, CutSolver, reroute
 
 __all__ = ["cut_bound", "endpoint_bound"]
-
-_WORK_PER_UNIT = 60
-"""Ops, buffers and arcs that are looked at for one unit of work (about 50 microseconds)."""
 
 
 def endpoint_bound(graph: Graph) -> tuple[int, EndpointCertificate]:
@@ -66,7 +64,7 @@ def cut_bound(
             remains = cut.bound if weaken is None or cut.bound <= bound else weaken(op, cut.bound)
             if remains > bound:
                 bound, best = remains, cut
-        if budget is not None and not budget.spend(1 + solver.work // _WORK_PER_UNIT):
+        if budget is not None and not budget.spend(1 + solver.work // prices.CUT_WORK):
             break
     return bound, certificate if best is None else best.certificate()
 

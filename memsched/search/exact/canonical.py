@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isqrt
 
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.exact.chain import (
     Chain,
@@ -44,8 +45,6 @@ __all__ = ["canonical_chain", "collapse_modules"]
 MAX_NODES = 2_000
 """Problems with more nodes are not decomposed: the masks alone would cost more than the search saves."""
 
-_PRIME_NODES_SQUARED_PER_UNIT = 5
-"""Decomposing a prime module of n nodes takes n * n / 5 units; one that would take half the budget is left whole."""
 
 MAX_SEARCHED = 60
 """Modules with more parts are not searched: all their stairs are needed, and no bound helps to find them."""
@@ -73,11 +72,11 @@ def collapse_modules(problem: Problem, budget: Budget) -> Problem:
     """
     if len(problem) > MAX_NODES:
         return problem
-    max_prime = isqrt(_PRIME_NODES_SQUARED_PER_UNIT * max(0, budget.units) // 2)
+    max_prime = isqrt(prices.PRIME_NODES_SQUARED * max(0, budget.units) // 2)
     collapse = _Collapse(problem, budget)
     for module in decompose(problem.ancestors, problem.descendants, max_prime):
         if module.kind is Kind.PRIME and len(module.children) <= max_prime:
-            budget.spend(module.members.bit_count() ** 2 // _PRIME_NODES_SQUARED_PER_UNIT)
+            budget.spend(module.members.bit_count() ** 2 // prices.PRIME_NODES_SQUARED)
         collapse.visit(module)
     return collapse.problem()
 
@@ -173,10 +172,9 @@ class _Collapse:
         """Replace a clean module by its canonical chain, if search finishes; else leave its pieces."""
         if len(pieces) > MAX_SEARCHED:
             return pieces
-        part = self.budget.part(0.2)
-        links, quotient = self._quotient(pieces)
-        segments = canonical_chain(quotient, part)
-        self.budget.give_back(part)
+        with self.budget.share(0.2) as part:
+            links, quotient = self._quotient(pieces)
+            segments = canonical_chain(quotient, part)
         if segments is None:
             return pieces
         chain: Chain = []

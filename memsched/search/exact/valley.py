@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from memsched.core.graph import Graph
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.exact.problem import Problem, bits
 
@@ -224,10 +225,6 @@ class _Backward:
         return full & ~self.problem.lowest_down_set(full & ~outer, full & ~inner)
 
 
-_TESTS_PER_UNIT = 16
-"""Steps that are tried for free after a node was taken, for one unit of work."""
-
-
 class _Phase:
     """Best-first search, by (level, memory), from an anchor to the first state that is no higher."""
 
@@ -259,7 +256,7 @@ class _Phase:
                 return done
             self.states += 1
             for node in bits(ready):
-                if not budget.spend(1 + self.num_tests // _TESTS_PER_UNIT):
+                if not budget.spend(1 + self.num_tests // prices.DOMINANCE_TESTS):
                     return None
                 self.num_tests = 0
                 reached = max(level, self.view.step(done, memory, node)[0])

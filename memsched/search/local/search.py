@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.cuts.cuts import CutSolver, reroute
 from memsched.search.local.timeline import Replay, Timeline
@@ -35,14 +36,6 @@ from memsched.search.orders.inductor import priority_order, stock_orders
 
 __all__ = ["improve"]
 
-_OPS_PER_UNIT = 2
-"""Ops of which the stock orders and the tables cost one unit of work (about 50 microseconds)."""
-_STEPS_PER_UNIT = 20
-"""Replayed steps that cost one unit."""
-_CUT_WORK_PER_UNIT = 45
-"""Ops, buffers and arcs of a minimum cut that cost one unit."""
-_STATES_PER_UNIT = 4
-"""States of an exact window that cost one unit."""
 _WINDOW_STATES = 500
 """States after which an exact window is given up."""
 _CUTS_WITHOUT_GAIN = 8
@@ -62,7 +55,7 @@ def improve(graph: Graph, order: Sequence[int], *, floor: int = 0, budget: Budge
     budget: the work that may be spent; the answer does not depend on the clock unless `budget.timed_out`.
     """
     search = _LocalSearch(graph, order, floor, budget, seed)
-    budget.spend(len(graph) // _OPS_PER_UNIT)
+    budget.spend(len(graph) // prices.TABLED_OPS)
     starts = dict.fromkeys((tuple(order), *stock_orders(graph).values()))
     for start in starts:
         search.descend(start)
@@ -119,7 +112,7 @@ class _LocalSearch:
         """
         timeline = self._timeline
         timeline.load(order)
-        self.budget.spend(1 + len(self.graph) // _STEPS_PER_UNIT)
+        self.budget.spend(1 + len(self.graph) // prices.REPLAYED_STEPS)
         cut_once: set[int] = set()
         least, least_order = max(timeline.step_peaks), list(timeline.order)
         without_gain = 0
@@ -146,7 +139,7 @@ class _LocalSearch:
             cut = self._cut_solver.cut_at(op)
             assert cut is not None
             done = cut.done
-            self.budget.spend(1 + self._cut_solver.work // _CUT_WORK_PER_UNIT)
+            self.budget.spend(1 + self._cut_solver.work // prices.CUT_WORK_IN_LOCAL_SEARCH)
             if len(done) * len(self._down_sets) < _MAX_CACHED_BYTES:
                 self._down_sets[op] = done
         return done
@@ -165,7 +158,7 @@ class _LocalSearch:
         if not stay:
             candidates.append(reroute(order[start:stop], done, op))
         self._replace_by_better(start, stop, candidates)
-        self.budget.spend(1 + (len(order) + 2 * len(candidates) * (stop - start)) // _STEPS_PER_UNIT // 2)
+        self.budget.spend(1 + (len(order) + 2 * len(candidates) * (stop - start)) // prices.REPLAYED_STEPS // 2)
 
     def _replace_by_better(self, start: int, stop: int, candidates: Sequence[list[int]]) -> None:
         """Replace the window by the candidate of least largest step, the first one on ties."""
@@ -195,7 +188,7 @@ class _LocalSearch:
         start = max(0, at - draw.randint(0, width))
         stop = min(len(timeline.order), at + 1 + draw.randint(0, width) if cut else start + width)
         candidates, work = self._candidates(start, stop, at if cut else None)
-        self.budget.spend(1 + work + len(candidates) * (stop - start) // _STEPS_PER_UNIT)
+        self.budget.spend(1 + work + len(candidates) * (stop - start) // prices.REPLAYED_STEPS)
         replays = [(timeline.replay(start, stop, ops), ops) for ops in candidates if ops != timeline.order[start:stop]]
         if not replays:
             return False
@@ -205,9 +198,9 @@ class _LocalSearch:
     def _candidates(self, start: int, stop: int, at: int | None) -> tuple[list[list[int]], int]:
         """Orders of a window, cut at position `at` or (None) solved; and the units of work that they cost."""
         if at is not None:
-            return list(self._cutter.cut_window(start, stop, at)), 1 + (stop - start) // _STEPS_PER_UNIT
+            return list(self._cutter.cut_window(start, stop, at)), 1 + (stop - start) // prices.REPLAYED_STEPS
         ops, num_states = reorder_window(self._timeline, start, stop, _WINDOW_STATES)
-        return [] if ops is None else [ops], num_states // _STATES_PER_UNIT
+        return [] if ops is None else [ops], num_states // prices.WINDOW_STATES
 
     def _accept(self, start: int, stop: int, ops: list[int], replay: Replay, peak: int, threshold: int) -> bool:
         """Take the window unless it raises the peak or the bytes above the threshold; whether these fell."""

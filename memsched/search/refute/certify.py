@@ -17,14 +17,13 @@ from collections.abc import Iterable, Sequence
 
 from memsched.core.graph import Graph
 from memsched.core.result import ForcedPrecedence, ForcingCertificate
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.cuts.cuts import Cut, CutSolver
 from memsched.search.refute.probing import Forced
 
 __all__ = ["forcing_certificate"]
 
-_WORK_PER_UNIT = 60
-"""Ops, buffers and arcs of a cut that cost one unit of work (about 50 microseconds)."""
 
 _MOST_FLOW_ARCS = 150_000
 """Larger certificates (about 3 MB of JSON) are not worth their bytes."""
@@ -48,7 +47,7 @@ def forcing_certificate(
         earlier = [step.other] if step.other is not None and step.other_first else []
         later = [step.other] if step.other is not None and not step.other_first else []
         cut = solver.cut_at(step.node, earlier=earlier, later=later)
-        if cut is None or cut.bound < bound or not budget.spend(1 + solver.work // _WORK_PER_UNIT):
+        if cut is None or cut.bound < bound or not budget.spend(1 + solver.work // prices.CUT_WORK):
             return None
         steps.append((step, _with_flow(step, cut), _precedences_used(solver, step, cut, added)))
         for first, second in _precedence_of(step):

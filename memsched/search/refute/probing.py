@@ -28,19 +28,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.exact.problem import Problem, bits, mask_of_many
 
 __all__ = ["Forced", "Probed", "hottest_nodes", "probe_bound", "probe_level"]
 
-_ARCS_PER_UNIT = 120
-"""Arcs of the network that one flow may visit for one unit of work (about 50 microseconds)."""
-
-_STEPS_PER_UNIT = 60
-"""Steps of an order that are replayed for one unit."""
-
-_NODES_PER_UNIT = 8
-"""Nodes that are moved over a cut, with those that must move with them, for one unit."""
 
 _NUM_HOT_NODES = 48
 """Nodes that are probed.  Of two captured backward graphs of 800 and 900 ops the 6 and the 25 hottest were enough."""
@@ -69,9 +62,8 @@ def probe_bound(problem: Problem, *, lower_bound: int, upper_bound: int, budget:
     lower_bound = problem.round_up(lower_bound)
     nodes = hottest_nodes(problem, budget)
     while lower_bound < upper_bound and not budget.exhausted:
-        part = budget.part(_SHARE_OF_A_LEVEL)
-        probed = probe_level(problem, level, part, nodes)
-        budget.give_back(part)
+        with budget.share(_SHARE_OF_A_LEVEL) as part:
+            probed = probe_level(problem, level, part, nodes)
         if probed.problem is None:
             lower_bound = min(upper_bound, problem.round_up(level + 1))
         else:
@@ -109,7 +101,7 @@ def hottest_nodes(problem: Problem, budget: Budget) -> list[int]:
             for other, step in zip(order, problem.step_peaks(order), strict=True):
                 if other in estimates and step < estimates[other]:
                     estimates[other] = step
-            if not budget.spend(1 + len(order) // _STEPS_PER_UNIT):
+            if not budget.spend(1 + len(order) // prices.PROBED_STEPS):
                 break
     except OutOfBudgetError:
         pass
@@ -177,7 +169,7 @@ class _Probe:
         if step > self.level:
             self.forced.append(Forced(node))
             return False
-        if not self.budget.spend(1 + len(self.problem) // _NODES_PER_UNIT):
+        if not self.budget.spend(1 + len(self.problem) // prices.PROBED_NODES):
             raise OutOfBudgetError
         others = self.problem.full & ~(1 << node)
         may_precede = self._grown(node, done, step) | self._each_added(node, done, step)
@@ -259,7 +251,7 @@ class _Probe:
 
     def least(self, node: int, inside: Sequence[int] = (), outside: Sequence[int] = ()) -> tuple[int, int]:
         """(step peak, down-set) of running `node` as low as it can, with some nodes before it and others not."""
-        if not self.budget.spend(1 + self.network.num_arcs // _ARCS_PER_UNIT):
+        if not self.budget.spend(1 + self.network.num_arcs // prices.PROBED_ARCS):
             raise OutOfBudgetError
         weight, closure = self.network.least([*self.direct[node], *inside], [node, *outside])
         done = mask_of_many(closure, len(self.problem))

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from memsched.check.certificate import check_certificate
 from memsched.core.graph import Graph
 from memsched.core.result import Certificate, ForcingCertificate, StatementCertificate
+from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.exact.problem import Problem
 from memsched.search.exact.reduce import reduce_series_parallel
@@ -35,8 +36,6 @@ __all__ = ["Refutation", "certified", "refute", "search_within"]
 
 _PROBE_SHARE = 0.8
 _SEARCH_SHARE = 0.4
-_STATES_PER_UNIT = 3
-"""States that a search generates for one unit of work (about 50 microseconds), on graphs of up to a thousand nodes."""
 _NODES_PER_WORD = 1000
 """Nodes up to which masks cost nothing; above, a state costs as the square of their number."""
 
@@ -83,16 +82,14 @@ def certified(graph: Graph, bound: int, budget: Budget) -> ForcingCertificate | 
 
 def _probe_below(problem: Problem, upper_bound: int, budget: Budget) -> Probed:
     """What an order below `upper_bound` has to respect, as far as a share of the budget goes."""
-    share = budget.part(_PROBE_SHARE)
-    probed = probe_level(problem, upper_bound - 1, share, hottest_nodes(problem, share))
-    budget.give_back(share)
+    with budget.share(_PROBE_SHARE) as share:
+        probed = probe_level(problem, upper_bound - 1, share, hottest_nodes(problem, share))
     return probed
 
 
 def _search_below(problem: Problem, lower_bound: int, upper_bound: int, budget: Budget) -> ExactResult:
-    share = budget.part(_SEARCH_SHARE)
-    found = search_within(problem, lower_bound=lower_bound, upper_bound=upper_bound, budget=share)
-    budget.give_back(share)
+    with budget.share(_SEARCH_SHARE) as share:
+        found = search_within(problem, lower_bound=lower_bound, upper_bound=upper_bound, budget=share)
     return found
 
 
@@ -127,9 +124,9 @@ def search_within(
 ) -> ExactResult:
     """`exact_search` with as many states as the units of `budget` are worth."""
     units_per_mask = 1 + (len(problem) // _NODES_PER_WORD) ** 2
-    bought = budget.units * _STATES_PER_UNIT // units_per_mask
+    bought = budget.units * prices.EXACT_STATES // units_per_mask
     states = Budget(bought, budget.deadline)
     found = exact_search(problem, lower_bound=lower_bound, upper_bound=upper_bound, budget=states, incumbent=incumbent)
-    budget.spend((bought - states.units) * units_per_mask // _STATES_PER_UNIT)
+    budget.spend((bought - states.units) * units_per_mask // prices.EXACT_STATES)
     budget.timed_out = budget.timed_out or states.timed_out
     return found

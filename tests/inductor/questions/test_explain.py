@@ -23,7 +23,7 @@ from memsched.core.peak import peak_bytes
 from memsched.core.sizes import InputError
 from memsched.inductor.questions.plan_step import plan_step
 from memsched.records.fusion import RefusedFusion
-from memsched.records.origin import Origin
+from memsched.records.origin import Origin, Role
 from memsched.records.report import GraphReport
 from memsched.records.step import PlannedStep
 from memsched.render.page.explanation import render_explanation_page
@@ -99,7 +99,7 @@ def test_an_activation_names_its_operator_shape_module_and_role() -> None:
     """The up projection is saved by the forward, and the backward calls it the same."""
     _, _, explanation = net_and_explanation()
     found = {(t.origin.role, t.origin.module) for graph in explanation.graphs for t in graph.tensors}
-    assert {("saved for backward", "blocks.0.up"), ("saved by forward", "blocks.0.up")} <= found
+    assert {(Role.SAVED_FOR_BACKWARD, "blocks.0.up"), (Role.SAVED_BY_FORWARD, "blocks.0.up")} <= found
     up = next(t for t in explanation.graphs[0].tensors if t.origin.module == "blocks.0.up")
     assert (up.size, up.origin.dtype, up.origin.shape) == (64 * 64 * 4, "float32", (64, 64))
     assert up.origin.operator == "aten.addmm.default"
@@ -112,7 +112,7 @@ def test_gradients_are_called_gradients() -> None:
     step = plan_step(model, [torch.randn(8, 16)], experiments=False, stock=False)
     report = step.reports[1]
     assert report.graph is not None
-    gradients = [b.size for b in report.graph.buffers if report.origins[b.name].role == "gradient"]
+    gradients = [b.size for b in report.graph.buffers if report.origins[b.name].role is Role.GRADIENT]
     assert sorted(gradients) == sorted(p.numel() * 4 for p in model.parameters())
 
 
@@ -126,7 +126,7 @@ def test_origins_that_cannot_be_read_do_not_stop_a_plan(monkeypatch: pytest.Monk
     memsched.reset()
     step = plan_step(nn.Linear(4, 4), [torch.randn(2, 4)], experiments=False, stock=False)
     assert [report.fallback for report in step.reports] == [""] * len(step.reports)
-    assert memsched.records.report.counters["naming buffers"] == len(step.reports)
+    assert memsched.records.published.counters["naming buffers"] == len(step.reports)
     assert "no source line" in str(explain_step(step))
 
 

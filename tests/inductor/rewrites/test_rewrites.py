@@ -15,14 +15,14 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint
 import memsched
 from memsched.inductor import backend
 from memsched.inductor.backend import partition_patches, planning_patches
+from memsched.inductor.capture.lower import planned_way
 from memsched.inductor.capture.plan_only import plan_only
-from memsched.inductor.cuda_without_gpu.capture import planned_way
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import RewritePass
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
-from memsched.records.report import counters
+from memsched.records.published import counters
 
 aten = torch.ops.aten
 
@@ -97,7 +97,9 @@ def test_the_logits_do_not_wait_for_the_embedding() -> None:
     model, batch = Tied(), tied_batch()
     planned, stock = step_peak(model, batch), step_peak(model, batch, fusion="stock")
     assert planned <= stock
-    (backward,) = [report for report in memsched.reports() if report.kind == "backward"][:1]
+    (backward,) = [
+        report for report in plan_only(model, batch, BackendOptions(strict=True)) if report.kind == "backward"
+    ]
     assert backward.graph is not None and backward.schedule is not None
     position = {op: at for at, op in enumerate(backward.schedule.order)}
     logits = max((b for b in backward.graph.buffers if b.size == 65536), key=lambda b: b.producer or 0)

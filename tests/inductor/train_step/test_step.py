@@ -26,7 +26,7 @@ from memsched.inductor.train_step import step as module
 from memsched.inductor.train_step.compile import CompiledStep, Plan
 from memsched.inductor.train_step.failure import StepInterrupted
 from memsched.inductor.train_step.report import StepNotes
-from memsched.records.report import counters
+from memsched.records.published import counters
 from tests.inductor.train_step.test_rules import OPTIMIZERS
 
 STRICT = {"strict": True}
@@ -88,7 +88,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         step: Any, fake_mode: Any, options: Any, inductor: Mapping[str, Any], names: Sequence[str]
     ) -> CompiledStep:
         graphs.append(step)
-        plan = Plan(None, StepNotes(step.update_nodes))
+        plan = Plan(StepNotes(step.update_nodes))
         return CompiledStep(lambda inputs: step.module(*inputs), plan, {})
 
     torch._dynamo.reset()

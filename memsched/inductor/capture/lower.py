@@ -1,0 +1,217 @@
+"""The one harness in which graphs are lowered without being compiled: a model traced, each graph seen, nothing run.
+
+    model(*batch)  ── Dynamo ──> gm ── autograd ──> forward, backward ──> `compile_graph(gm, inputs, **how)`
+                                                          │
+                                                          └──> the traced graph runs in place of the compiled one
+
+A `Way` says how Inductor is to treat a graph: its config patches, its choices, and the patches of the cut that comes
+before.  `lower` runs Inductor on one graph under a way, up to the stop that one of its passes raises (`StopAfter`), or
+to where code would be compiled.  What is planned that way leaves no trace: its reports go to the way's own list.
+
+The function that Dynamo traces is made anew for each call, so nothing that the user has compiled is forgotten or
+compiled again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType, MethodType
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch._functorch import config as functorch_config
+from torch._functorch.aot_autograd import make_boxed_func
+from torch._guards import TracingContext
+from torch._inductor import config
+from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+from torch._inductor.virtualized import V
+
+from memsched.inductor.backend import partition_patches, planning_patches
+from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.observe import ObservingPass
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.storages.saved_copies import strides_of
+from memsched.records.report import GraphReport
+
+__all__ = [
+    "StopAfter",
+    "Way",
+    "backward_of",
+    "lower",
+    "planned_way",
+    "run_uncompiled",
+    "stock_way",
+    "stop_compile",
+    "stopped",
+    "traced_anew",
+]
+
+
+# ---- ways
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the graphs of a step are to be treated.
+
+    patches: of Inductor's configuration, for a graph; choices: Inductor's, if not its own.
+    cut: of its configuration, where the step is cut into graphs.
+    reports: what the way's passes have reported and nobody has taken yet.
+    """
+
+    name: str
+    patches: Mapping[str, Any] = field(default_factory=dict)
+    choices: Callable[[], Any] | None = None
+    cut: Mapping[str, Any] = field(default_factory=dict)
+    reports: list[GraphReport] = field(default_factory=list)
+
+    def take_reports(self) -> list[GraphReport]:
+        """The reports since the last call."""
+        taken = list(self.reports)
+        self.reports.clear()
+        return taken
+
+
+def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
+    """Stock Inductor under a pass that looks and changes nothing; inductor: further config patches."""
+    given, reports = dict(inductor or {}), list[GraphReport]()
+    passes = {"_post_fusion_custom_pass": ObservingPass(reports.append)}
+    return Way("stock", {**given, **passes}, cut=given, reports=reports)
+
+
+def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> Way:
+    """memsched, as its backend would compile; inductor: further config patches."""
+    given, reports = dict(inductor or {}), list[GraphReport]()
+    patches = {**given, **planning_patches(options, given, reports.append)}
+    cut = {**given, **partition_patches(options, given)}
+    return Way("memsched", patches, lambda: PlannedChoices(options), cut, reports)
+
+
+def lower(
+    way: Way,
+    gm: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    how: Mapping[str, Any],
+    *,
+    stop_after_fusion: bool = True,
+) -> list[GraphReport]:
+    """Run Inductor on one graph, which it may change; the reports of the way's passes.
+
+    how: the keyword arguments of `compile_fx_inner`.
+    stop_after_fusion: end behind the pass after fusion, before any code is generated.
+    """
+    patches = {**way.patches, "fx_graph_cache": False}  # nothing is compiled, so nothing may be loaded
+    if stop_after_fusion:
+        patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
+    choices = contextlib.nullcontext() if way.choices is None else V.set_choices_handler(way.choices())
+    with config.patch(patches), choices, stopped():
+        compile_fx_inner(gm, example_inputs, **how)
+    return way.take_reports()
+
+
+# ---- stopping a compile
+
+
+class StopCompile(Exception):
+    """Raised by `stop_compile`."""
+
+
+def stop_compile() -> NoReturn:
+    """End the compile of a graph that has been lowered, when all that is wanted of it is done.
+
+    One thing feeds back from a compiled forward into its backward: the strides of what it saves, which Inductor
+    chooses (channels last) and autograd's compiler tells the backward's compiler; so the stop reports them.
+    """
+    context = TracingContext.try_get()
+    if context is not None and context.output_strides is not None:
+        context.output_strides[:] = [strides_of(output) for output in V.graph.graph_outputs]
+    raise StopCompile
+
+
+class StopAfter(SchedulerPass):  # type: ignore[misc]
+    """Runs another pass, then stops the compile."""
+
+    def __init__(self, inner: SchedulerPass) -> None:
+        self.inner = inner
+
+    def __call__(self, nodes: list[Any]) -> list[Any]:
+        self.inner(nodes)
+        stop_compile()
+
+    def uuid(self) -> str:
+        return f"{self.inner.uuid()} and stop"
+
+
+@contextlib.contextmanager
+def stopped() -> Iterator[None]:
+    """Within the context `StopCompile` ends the compile, in whatever Inductor wraps it."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_stop(error):
+            raise
+
+
+def _is_stop(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, StopCompile):
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
+    return False
+
+
+# ---- a model, without compiling it
+
+
+def run_uncompiled(
+    model: nn.Module | Callable[..., Any],
+    batch: Sequence[Tensor],
+    compile_graph: Callable[..., Any],
+    cut: Mapping[str, Any] | None = None,
+) -> None:
+    """One call `model(*batch)` and its backward, in which the traced graphs run and `compile_graph` only sees them.
+
+    compile_graph(gm, example_inputs, **how): in place of `compile_fx_inner`; may change the graph, which is a copy.
+    cut: config patches for what comes before: the cut into forward and backward.
+    """
+    numbers: dict[int, int] = {}
+
+    def compiler(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> Any:
+        # Inductor counts graphs in the process; two plans of one model shall have the same names.
+        how["graph_id"] = numbers.setdefault(how["graph_id"], len(numbers))
+        # Inductor changes the graph that it is given.  Tensors are shared: copies made here would be fake ones.
+        compile_graph(torch.fx.GraphModule(gm, copy.deepcopy(gm.graph)), example_inputs, **how)
+        return make_boxed_func(gm.forward)
+
+    def backend(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        return compile_fx(gm, example_inputs, inner_compile=compiler, config_patches=dict(cut or {}))
+
+    with functorch_config.patch(enable_autograd_cache=False):
+        results = torch.compile(traced_anew(model), backend=backend, dynamic=False)(*batch)
+    backward_of(results)
+
+
+def backward_of(results: Any) -> None:
+    """The backward of everything in `results` that requires a gradient, as if all were added up to one loss."""
+    leaves = torch.utils._pytree.tree_leaves(results)
+    losses = [leaf.sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+    if losses:
+        torch.autograd.backward(losses)
+
+
+def traced_anew(model: Callable[..., Any]) -> Callable[..., Any]:
+    """`model` behind a function that Dynamo has never seen: it keeps what it compiles with the code of a function.
+
+    So nothing that was compiled before is used or dropped, and what is compiled now goes with the function.
+    """
+    code = _call.__code__.replace()
+    return MethodType(FunctionType(code, _call.__globals__, _call.__name__), model)
+
+
+def _call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    return self(*args, **kwargs)
