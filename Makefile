@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo bench test check lint campaign patches-check clean
+.PHONY: help setup demo bench test test-torch check lint contract campaign patches-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -40,5 +40,18 @@ campaign: $(READY)  ## the full random campaigns of the solver (about an hour); 
 patches-check: $(READY)  ## do the patches apply to VERSION=2.15.0 of torch (all supported ones without it)?
 	$(BIN)/python -m memsched.patching.versions $(VERSION)
 
+contract: $(READY)  ## do all supported releases of torch have the private names that memsched relies on? (read out of wheels)
+	$(BIN)/python -m memsched.patching.contract
+
+VERSION ?= 2.15.0
+TORCH_VENV := .venv-torch-$(VERSION)
+
+test-torch:  ## what every supported torch must do, under VERSION=2.15.0 of it, in an environment of its own (CUDA build, ~5 GB)
+	test -e $(TORCH_VENV)/.ready || $(PYTHON) -m venv $(TORCH_VENV)
+	test -e $(TORCH_VENV)/.ready || PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/python -m pip install -q \
+		--disable-pip-version-check "torch==$(VERSION)" numpy pytest pytest-timeout hypothesis
+	touch $(TORCH_VENV)/.ready
+	PYTHONPATH=. $(TORCH_VENV)/bin/python -m pytest tests/versions
+
 clean:  ## remove what the targets made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-torch-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,7 @@ LAYERS = (
     ("core",),
     ("records",),
     ("files",),
-    ("check",),
+    ("check", "contract"),
     ("series_parallel",),
     ("search",),
     ("fusion",),
@@ -30,7 +30,7 @@ LAYERS = (
 """From the bottom to the top; a module imports its own part and lower layers only."""
 
 PURE = (
-    *("core", "records", "files", "check", "series_parallel", "search", "fusion", "storage"),
+    *("core", "contract", "records", "files", "check", "series_parallel", "search", "fusion", "storage"),
     *("questions", "planning", "patching", "render", "cli"),
 )
 """Parts that import neither torch nor a solver when they are imported."""

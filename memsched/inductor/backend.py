@@ -20,14 +20,11 @@ from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
 from memsched.inductor.choices import PlannedChoices
-from memsched.inductor.compat import unsupported_reason
+from memsched.inductor.compat import as_one_pass, unsupported_reason
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
-from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
-from memsched.inductor.rewrites.split_addmm import split_waiting_products
-from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
+from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, Rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
@@ -96,17 +93,8 @@ def planning_patches(
         # Inductor weighs it against an estimate of its own that is too high.
         patches["allow_buffer_reuse"] = False
     if options.fusion != "stock":
-        rewrite = RewritePass("rewriting the traced graph", _rewrite, options)
-        patches |= _with_pass("post_grad_custom_post_pass", rewrite, inductor)
+        patches |= _with_rules("post_grad_custom_post_pass", GRAPH_RULES, options, inductor)
     return patches
-
-
-def _rewrite(graph: torch.fx.Graph) -> list[torch.fx.Node]:
-    return [
-        *split_waiting_products(graph),
-        *split_convolution_gradients(graph),
-        *save_inputs_as_they_are(graph),
-    ]
 
 
 def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -116,17 +104,16 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
     """
     if not options.keep_checkpoints:
         return {}
-    keep = RewritePass("keeping checkpoints", keep_checkpoints, options)
-    return _with_pass("joint_custom_post_pass", keep, inductor)
+    return _with_rules("joint_custom_post_pass", CUT_RULES, options, inductor)
 
 
-def _with_pass(name: str, added: RewritePass, inductor: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A pass of the user's in the same place stays, and runs first."""
-    present = (inductor or {}).get(name, getattr(torch._inductor.config, name))
-    if present is None:
-        return {name: added}
-    passes = present if isinstance(present, (list, tuple)) else [present]
-    return {name: [*passes, added]}
+def _with_rules(
+    place: str, rules: Sequence[Rule], options: BackendOptions, inductor: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """One pass per rule; a pass of the user's in the same place stays, and runs first."""
+    present = (inductor or {}).get(place, getattr(torch._inductor.config, place))
+    passes = list(present) if isinstance(present, (list, tuple)) else [] if present is None else [present]
+    return {place: as_one_pass([*passes, *(RewritePass(rule, options) for rule in rules)])}
 
 
 def _with_choices(options: BackendOptions) -> Callable[..., Any]:

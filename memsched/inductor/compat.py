@@ -5,16 +5,31 @@
 | 2.11, 2.12   | `CustomGraphPass`     | no: the pre-fusion pass carries the key | too low by the outputs   |
 | 2.13 to 2.15 | `CustomSchedulerPass` | yes                                     | exact for its own model  |
 
-memsched sets both passes with the same uuid, so the key is complete on every one of them.  Only 2.13 was run here.
+memsched sets both passes with the same uuid, so the key is complete on every one of them.  What is asked of PyTorch
+is asked by feature, not by version; the names are in `memsched.contract.table`, and held against every release.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch._inductor.compile_fx as compile_fx
+from torch._inductor import config, custom_graph_pass
+from torch._inductor.cudagraph_utils import BoxedDeviceIndex
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.utils import BoxedBool
 
-__all__ = ["ESTIMATE_IS_EXACT", "SUPPORTED", "SchedulerPass", "unsupported_reason"]
+__all__ = [
+    "ESTIMATE_IS_EXACT",
+    "SUPPORTED",
+    "SchedulerPass",
+    "as_one_pass",
+    "inner_compile_arguments",
+    "unsupported_reason",
+]
 
 SUPPORTED = ((2, 11), (2, 15))
 """First and last minor version whose scheduler was read."""
@@ -27,6 +42,45 @@ except ImportError:
     from torch._inductor.custom_graph_pass import CustomGraphPass as SchedulerPass
 
     ESTIMATE_IS_EXACT = False
+
+_TAKES_LISTS = hasattr(custom_graph_pass, "get_custom_graph_passes")
+"""Whether the passes over traced graphs may be lists."""
+
+
+def inner_compile_arguments() -> dict[str, Any]:
+    """What `compile_fx` hands to `compile_fx_inner` for a graph of its own (`CompilerConfigExtra`), made new.
+
+    Its maker takes the config module up to 2.11 and the graph from 2.12 on, and its fields have other names in 2.15;
+    what it is made of is the same everywhere.
+    """
+    return {
+        "cudagraphs": BoxedBool(config.triton.cudagraphs),
+        "graph_id": next(compile_fx._graph_counter),
+        "boxed_forward_device_index": BoxedDeviceIndex(None),
+    }
+
+
+def as_one_pass(passes: Sequence[CustomGraphPass]) -> Any:
+    """Several passes over a traced graph as Inductor's config takes them: a list from 2.13 on, before one pass."""
+    if len(passes) == 1:
+        return passes[0]
+    return list(passes) if _TAKES_LISTS else _InTurn(passes)
+
+
+class _InTurn(CustomGraphPass):  # type: ignore[misc]
+    """Several passes, one after the other."""
+
+    def __init__(self, passes: Sequence[Any]) -> None:
+        self.passes = tuple(passes)
+
+    def __call__(self, graph: torch.fx.Graph) -> None:
+        for one in self.passes:
+            one(graph)
+
+    def uuid(self) -> Any:
+        """None, which switches the cache off, if a pass has no hash of its own."""
+        known = [one.uuid() if isinstance(one, CustomGraphPass) else None for one in self.passes]
+        return None if None in known else "\n".join(map(str, known))
 
 
 def unsupported_reason(version: str = torch.__version__) -> str | None:

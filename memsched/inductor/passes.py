@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.host import stock_reorder
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.publish import Sink, publish
+from memsched.inductor.rewrites.rules import Rule, apply_rule
 from memsched.inductor.session import begin_session, session_of
 from memsched.inductor.storages.saved_copies import noted_copies
 
@@ -69,29 +69,26 @@ class PostFusionPass(SchedulerPass):  # type: ignore[misc]
 
 
 class RewritePass(CustomGraphPass):  # type: ignore[misc]
-    """A change of the traced graph; a failure leaves what is left to change to stock, and is told once.
+    """One rule over the traced graph; a failure leaves what is left to change to stock, and is told once.
 
-    doing: what the pass does, for the warning and the counter.
-    rewrite: changes a graph, and returns the nodes that it changed.
     changed: how many nodes it has changed so far.
     """
 
-    def __init__(self, doing: str, rewrite: Callable[[fx.Graph], list[fx.Node]], options: BackendOptions) -> None:
-        self.doing = doing
-        self.rewrite = rewrite
+    def __init__(self, rule: Rule, options: BackendOptions) -> None:
+        self.rule = rule
         self.options = options
         self.changed = 0
 
     def __call__(self, graph: fx.Graph) -> None:
         try:
-            self.changed += len(self.rewrite(graph))
+            self.changed += apply_rule(self.rule, graph)
         except Exception as error:
             if self.options.strict:
                 raise
-            leave_to_stock(self.doing, self.doing, reason_of(error))
+            leave_to_stock(self.rule.doing, self.rule.doing, reason_of(error))
 
     def uuid(self) -> str:
-        return f"{self.doing} {plan_key(self.options)}"
+        return f"{self.rule.name} {plan_key(self.options)}"
 
 
 def plan_key(options: BackendOptions) -> str:

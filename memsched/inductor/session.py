@@ -31,6 +31,7 @@ from memsched.inductor.options import BackendOptions
 from memsched.inductor.order_only import forget_order_only_readers
 from memsched.inductor.origins import origins_of
 from memsched.inductor.publish import Sink
+from memsched.inductor.rewrites.rules import rewrites_of
 from memsched.inductor.storages.build import model_of
 from memsched.inductor.storages.emissions import cut_groups, emissions
 from memsched.records.fusion import MadeFusion, RefusedFusion
@@ -236,6 +237,7 @@ class PlanningSession:
             fusions_refused=len(refusals),
             refusals=refusals,
             fusions=self._fusions(),
+            rewrites=rewrites_of(V.graph.module.graph),
             note="; ".join(filter(None, (schedule.note, *self._notes()))),
             origins=origins_of(graph),
         )

@@ -29,7 +29,7 @@ from memsched.core.sizes import InputError
 from memsched.files.json_file import atomic_write
 from memsched.patching.series import FOLDER, Patch, apply_to_copies, read_series, touched_files
 
-__all__ = ["VERSIONS", "check_version", "main", "versions_file"]
+__all__ = ["VERSIONS", "check_version", "main", "read_from_wheel", "versions_file"]
 
 VERSIONS = ("2.11.0", "2.12.0", "2.13.0", "2.14.1", "2.15.0")
 """The last release of every minor version that memsched supports."""
@@ -43,18 +43,29 @@ def check_version(version: str, patches: Sequence[Patch]) -> dict[str, Any]:
     Raises:
         InputError: there is no such version for this platform, or its files cannot be read.
     """
-    url = _wheel_url(version)
     found: dict[str, bool | str] = {}
     with tempfile.TemporaryDirectory(prefix="memsched-versions-") as temporary:
         copies = Path(temporary)
-        _read_files(url, touched_files(patches), copies)
+        wheel = read_from_wheel(version, touched_files(patches), copies)
         for patch in patches:
             try:
                 apply_to_copies([patch], copies)
                 found[str(patch.number)] = True
             except InputError as error:
                 found[str(patch.number)] = str(error)
-    return {"version": version, "wheel": url.rsplit("/", 1)[-1], "patches": found}
+    return {"version": version, "wheel": wheel, "patches": found}
+
+
+def read_from_wheel(version: str, names: Sequence[str], folder: Path, *, missing_ok: bool = False) -> str:
+    """Read the files `names` of a release of torch into `folder`; the name of the wheel.
+
+    Raises:
+        InputError: there is no such version for this platform, or a file cannot be read, or, unless `missing_ok`, is
+            not there.
+    """
+    url = _wheel_url(version)
+    _read_files(url, names, folder, missing_ok)
+    return url.rsplit("/", 1)[-1]
 
 
 def fingerprint(patches: Sequence[Patch]) -> dict[str, str]:
@@ -75,7 +86,7 @@ def _wheel_url(version: str) -> str:
     return str(json.loads(done.stdout)["install"][0]["download_info"]["url"])
 
 
-def _read_files(url: str, names: Sequence[str], folder: Path) -> None:
+def _read_files(url: str, names: Sequence[str], folder: Path, missing_ok: bool) -> None:
     if url.startswith("file:"):
         archive: zipfile.ZipFile = zipfile.ZipFile(url2pathname(urlsplit(url).path))
     else:
@@ -87,6 +98,8 @@ def _read_files(url: str, names: Sequence[str], folder: Path) -> None:
     with archive:
         inside = set(archive.namelist())
         for name in names:
+            if name not in inside and missing_ok:
+                continue
             if name not in inside:
                 raise InputError(f"{url.rsplit('/', 1)[-1]}: has no {name}")
             archive.extract(name, folder)

@@ -43,6 +43,7 @@ class GraphReport:
     lower_bound, gap, status, method: of the order that was chosen, as in `Schedule`.
     kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
     fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
+    rewrites: how many nodes of the traced graph each rule changed (`memsched/inductor/rewrites/rules.py`).
     refusals: those fusions, dearest first; fusions: those that were made, in that order.
     origins: what is known about each buffer, by name.
     fallback: why this graph was left to stock, or "".
@@ -69,6 +70,7 @@ class GraphReport:
     fallback: str = ""
     note: str = ""
     cached: bool = False
+    rewrites: Mapping[str, int] = field(default_factory=dict)
     refusals: tuple[RefusedFusion, ...] = field(default=(), repr=False)
     fusions: tuple[MadeFusion, ...] = field(default=(), repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch._dynamo import compiled_autograd
 from torch._guards import TracingContext, tracing
 from torch._inductor import config
-from torch._inductor.compile_fx import compile_fx_inner, create_compiler_config_extra
+from torch._inductor.compile_fx import compile_fx_inner
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memsched.inductor.backend import planning_patches
 from memsched.inductor.capture.lower import StopAfter, stopped
 from memsched.inductor.choices import PlannedChoices
+from memsched.inductor.compat import inner_compile_arguments
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.publish import Sink, publish
 from memsched.inductor.train_step.failure import raise_interrupted
@@ -105,16 +106,8 @@ def plan_step(step: StepGraph, fake_mode: FakeTensorMode, options: BackendOption
 
 
 def _inner_compile(step: StepGraph) -> Any:
-    extra = create_compiler_config_extra(step.module)
-    return compile_fx_inner(
-        step.module,
-        step.inputs,
-        static_input_idxs=(),
-        cudagraphs=extra.cudagraphs,
-        graph_id=extra.graph_id,
-        is_inference=True,
-        boxed_forward_device_index=extra.forward_device,
-    )
+    arguments = inner_compile_arguments()
+    return compile_fx_inner(step.module, step.inputs, static_input_idxs=(), is_inference=True, **arguments)
 
 
 def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any], sink: Sink) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import RewritePass
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.rules import Rule
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.records.published import counters
 
@@ -204,10 +205,10 @@ def test_a_failure_leaves_the_graph_and_says_so_once(caplog: pytest.LogCaptureFi
     def fail(graph: fx.Graph) -> list[fx.Node]:
         raise ValueError("no")
 
-    RewritePass("testing", fail, BackendOptions())(joint_graph())
+    RewritePass(Rule("fail", "testing", fail), BackendOptions())(joint_graph())
     assert counters["testing"] == 1 and "testing is left to stock Inductor (ValueError: no)" in caplog.text
     with pytest.raises(ValueError, match="no"):
-        RewritePass("testing", fail, BackendOptions(strict=True))(joint_graph())
+        RewritePass(Rule("fail", "testing", fail), BackendOptions(strict=True))(joint_graph())
 
 
 def test_a_pass_of_the_user_stays_and_runs_first() -> None:

@@ -1,0 +1,65 @@
+"""The rules that change a traced graph, in the order in which they run; each is one file of this folder.
+
+    CUT_RULES      over the joint graph, before it is cut into forward and backward
+    GRAPH_RULES    over each of the two, as Inductor is about to lower it
+
+A rule changes a graph in place and returns the nodes that it changed.  Each runs as a pass of its own, so a rule that
+fails leaves the others standing, and every report says how often each was applied (`GraphReport.rewrites`).  To add a
+rewrite: one file, its test, and a line here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import fx
+
+from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
+from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.split_addmm import split_waiting_products
+from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
+
+__all__ = ["CUT_RULES", "GRAPH_RULES", "Rule", "apply_rule", "rewrites_of"]
+
+log = logging.getLogger("memsched")
+
+_RULE = "memsched_rule"
+"""Where the name of the rule that changed a node is noted, in the node's `meta`; the cut copies it into both halves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """name: as reports have it; doing: what it does, for warnings; change: the rule."""
+
+    name: str
+    doing: str
+    change: Callable[[fx.Graph], list[fx.Node]]
+
+
+CUT_RULES = (Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints),)
+
+GRAPH_RULES = (
+    Rule("split_addmm", "splitting products that wait", split_waiting_products),
+    Rule("split_convolution_backward", "splitting gradients of convolutions", split_convolution_gradients),
+    Rule("keep_saved_layout", "saving inputs as they are", save_inputs_as_they_are),
+)
+
+
+def apply_rule(rule: Rule, graph: fx.Graph) -> int:
+    """Change `graph`, note the rule at each node that it changed; how many those are."""
+    changed = rule.change(graph)
+    for node in changed:
+        node.meta[_RULE] = rule.name
+    log.debug("memsched: %s changed %d nodes %s", rule.name, len(changed), [node.name for node in changed])
+    return len(changed)
+
+
+def rewrites_of(graph: fx.Graph) -> dict[str, int]:
+    """How many nodes of `graph` each rule has changed, by its name; rules that changed nothing are left out."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        if _RULE in node.meta:
+            found[node.meta[_RULE]] = found.get(node.meta[_RULE], 0) + 1
+    return found
