@@ -3,6 +3,7 @@
     torch.compile(model, backend="memsched")        # no import needed
     memsched.train_step(model, optimizer)           # forward, backward and update as one plan
     memsched.reports()                              # what was planned, one report per compiled graph
+    memsched.fit(model, batch, budget="0.5x")       # how far down a step can go, and at what price
     memsched.explain(model, batch)                  # why a step peaks where it does, before it runs
 
 Importing this package imports neither torch nor a solver.
@@ -15,7 +16,7 @@ from typing import Any
 from memsched.records.published import reports, reset
 from memsched.records.report import GraphReport
 
-__all__ = ["GraphReport", "explain", "memsched_backend", "reports", "reset", "train_step"]
+__all__ = ["GraphReport", "explain", "fit", "memsched_backend", "reports", "reset", "train_step"]
 __version__ = "0.1.0"
 
 
@@ -28,8 +29,17 @@ def __getattr__(name: str) -> Any:
         from memsched.questions import explain
 
         return explain
+    if name == "fit":
+        from memsched.inductor.fit.model import fit
+
+        return fit
     if name == "train_step":
         from memsched.inductor.train_step.step import train_step
 
         return train_step
     raise AttributeError(f"module 'memsched' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The names that are imported when they are asked for are there, too."""
+    return sorted({*globals(), *__all__})

@@ -21,7 +21,7 @@ LAYERS = (
     ("series_parallel",),
     ("search",),
     ("fusion",),
-    ("storage",),
+    ("storage", "levers"),
     ("inductor", "render", "patching"),
     ("questions", "planning"),
     ("cli", "pytest_plugin"),
@@ -30,7 +30,7 @@ LAYERS = (
 """From the bottom to the top; a module imports its own part and lower layers only."""
 
 PURE = (
-    *("core", "contract", "records", "files", "check", "series_parallel", "search", "fusion", "storage"),
+    *("core", "contract", "records", "files", "check", "series_parallel", "search", "fusion", "storage", "levers"),
     *("questions", "planning", "patching", "render", "cli"),
 )
 """Parts that import neither torch nor a solver when they are imported."""

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from memsched import __version__
 from memsched.check.error import CheckError
-from memsched.cli import fusions, pareto, patches, plan, questions, show, solve, tree, verify
+from memsched.cli import fit, fusions, pareto, patches, plan, questions, show, solve, tree, verify
 from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
 from memsched.cli.text import one_line
 from memsched.core.graph import GraphError
@@ -32,6 +32,7 @@ from memsched.search.solver import SolverError
 __all__ = ["COMMANDS", "EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "EXIT_ROSE", "Command", "main"]
 
 _FAMILIES = (
+    fit,
     fusions,
     pareto,
     patches,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._functorch import config as functorch_config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
@@ -24,11 +25,11 @@ from memsched.inductor.compat import as_one_pass, unsupported_reason
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, Rule
+from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, Rule, checkpoint_rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
-__all__ = ["compile_planned", "memsched_backend", "partition_patches", "planning_patches"]
+__all__ = ["compile_planned", "cut_settings", "memsched_backend", "partition_patches", "planning_patches"]
 
 log = logging.getLogger("memsched")
 
@@ -57,6 +58,10 @@ def memsched_backend(
         _warn_once(f"memsched: {reason}: stock Inductor compiles")
     if reason or not own.enabled:
         return compile_fx(gm, example_inputs, config_patches=patches)
+    if own.pulled:
+        from memsched.inductor.fit.choose import chosen_options  # it plans with what is in this module
+
+        own = chosen_options(gm, example_inputs, own, patches)
     return compile_planned(gm, example_inputs, own, patches)
 
 
@@ -69,7 +74,8 @@ def compile_planned(
 ) -> Any:
     """Compile `gm` under Inductor's config patches `inductor` and memsched's; each report goes to `sink`."""
     patches = {**inductor, **planning_patches(options, inductor, sink), **partition_patches(options, inductor)}
-    return compile_fx(gm, example_inputs, inner_compile=_with_choices(options), config_patches=patches)
+    with functorch_config.patch(cut_settings(options)):
+        return compile_fx(gm, example_inputs, inner_compile=_with_choices(options), config_patches=patches)
 
 
 def planning_patches(
@@ -102,9 +108,26 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
 
     inductor: the patches that hold anyway.
     """
-    if not options.keep_checkpoints:
-        return {}
-    return _with_rules("joint_custom_post_pass", CUT_RULES, options, inductor)
+    setting = options.setting
+    patches: dict[str, Any] = {}
+    if setting.chunks:
+        patches["auto_chunker.enable"] = True
+        patches["auto_chunker.num_chunk"] = setting.chunks
+        # By default PyTorch only chunks what is eight times as large as it was made from: no real model's logits are.
+        patches["auto_chunker.amplify_ratio_threshold"] = 1
+        patches["auto_chunker.output_size_threshold"] = 1
+    rules = [rule for rule in CUT_RULES if options.keep_checkpoints or rule.name != "keep_checkpoints"]
+    if setting.checkpoint_blocks:
+        rules.insert(0, checkpoint_rule(setting.checkpoint_blocks))
+    if not setting.chunks:
+        rules = [rule for rule in rules if rule.name != "describe_chunks"]
+    return patches | (_with_rules("joint_custom_post_pass", rules, options, inductor) if rules else {})
+
+
+def cut_settings(options: BackendOptions) -> dict[str, Any]:
+    """The patches of functorch's configuration for the same place."""
+    share = options.setting.saved_share
+    return {"activation_memory_budget": share} if share < 1 else {}
 
 
 def _with_rules(

@@ -11,8 +11,10 @@ is asked by feature, not by version; the names are in `memsched.contract.table`,
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ __all__ = [
     "SUPPORTED",
     "SchedulerPass",
     "as_one_pass",
+    "graph_numbers_kept",
     "inner_compile_arguments",
     "unsupported_reason",
 ]
@@ -58,6 +61,17 @@ def inner_compile_arguments() -> dict[str, Any]:
         "graph_id": next(compile_fx._graph_counter),
         "boxed_forward_device_index": BoxedDeviceIndex(None),
     }
+
+
+@contextlib.contextmanager
+def graph_numbers_kept() -> Iterator[None]:
+    """Within the context graphs are numbered as if nobody compiled: plans that are made before a compile take none."""
+    counter = compile_fx._graph_counter
+    compile_fx._graph_counter = itertools.count()
+    try:
+        yield
+    finally:
+        compile_fx._graph_counter = counter
 
 
 def as_one_pass(passes: Sequence[CustomGraphPass]) -> Any:

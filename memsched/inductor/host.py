@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch._inductor import memory
+from torch._inductor.graph import SubgraphLowering
 from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
@@ -24,6 +25,8 @@ GRAPH_KIND = "memsched_kind"
 
 def graph_kind() -> GraphKind:
     """What the graph that Inductor is compiling is: forward, backward, inference, or a whole training step."""
+    if isinstance(V.graph, SubgraphLowering):
+        return GraphKind.SUBGRAPH
     noted = V.graph.module.meta.get(GRAPH_KIND)
     if isinstance(noted, GraphKind):
         return noted
@@ -34,6 +37,8 @@ def graph_kind() -> GraphKind:
 
 def graph_name() -> str:
     """The name of the graph that Inductor is compiling, under which everything reports it: its kind and its number."""
+    if isinstance(V.graph, SubgraphLowering):
+        return f"{GraphKind.SUBGRAPH} {V.graph.name}"
     return f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
 
 

@@ -9,11 +9,12 @@ Names that memsched does not know are passed on when Inductor knows them (`{"max
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from memsched.core.sizes import InputError, parse_bytes
+from memsched.levers.setting import Lever, Setting
 
 __all__ = ["BackendOptions", "split_options"]
 
@@ -29,11 +30,18 @@ class BackendOptions:
     time_limit_s: what planning one graph may take.  It buys units of work at a fixed rate, so that every run and every
         rank gets the same plan; the clock ends a search only after four times as long.
     fusion_slack: share of the planned peak by which fusions may exceed it (0.01: one percent).
-    peak_budget: of each graph, with fusion="budget": bytes ("24GiB", of the memory model, above what the caller keeps),
-        or a share of stock's peak ("0.8x"), which is the least of Inductor's own four orders before it fuses: what
-        its fusions will make of that is not known until they are made.  Never less than the planned peak.
+    peak_budget: of each graph: bytes ("24GiB", of the memory model, above what the caller keeps), or a share of stock's
+        peak ("0.8x"), which is the least of Inductor's own four orders.  It is kept by pulling `levers`; with
+        fusion="budget" by refusing fusions, where it is never less than the planned peak.
     max_extra_kernels: refusals that may cost this many kernels in a graph; beyond, the budget gives way, the cheapest
         refusal first.  None: as many as the budget takes.
+    chunk_loss: parts in which the loss and its gradient are computed, so that the logits are never whole; 0 for whole,
+        "auto" for as many as still lower the peak.
+    checkpoint_blocks: blocks of the model in a row that are recomputed together in the backward, as if each group had
+        a checkpoint around it; 0 for the user's own checkpoints only.
+    saved_share: of what the partitioner would save for the backward, the share that it may save; 1 for all.
+    levers: which of "chunk_loss" and "recompute" may be pulled to meet `peak_budget`; "auto" for all, "" for none.
+        With a `peak_budget` and fusion="plan" it is "auto".
     keep_checkpoints: save the tensors between activation checkpoints, as eager does, where stock's partitioner would
         recompute all blocks at once (`memsched/inductor/rewrites/keep_checkpoints.py`).
     strict: raise where memsched would otherwise fall back to stock.
@@ -46,6 +54,10 @@ class BackendOptions:
     fusion_slack: float = 0.0
     peak_budget: str | int = ""
     max_extra_kernels: int | None = None
+    chunk_loss: str | int = 0
+    checkpoint_blocks: int = 0
+    saved_share: float = 1.0
+    levers: str | Sequence[str] = ""
     keep_checkpoints: bool = True
     strict: bool = False
     seed: int = 0
@@ -65,12 +77,52 @@ class BackendOptions:
         most = self.max_extra_kernels
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
             raise ValueError(f"memsched: option max_extra_kernels is {most!r}, not a number of kernels")
+        self._check_levers()
         self._check_budget()
 
+    def _check_levers(self) -> None:
+        chunks = self.chunk_loss
+        if chunks != "auto" and (isinstance(chunks, (bool, str)) or not chunks >= 0):
+            raise ValueError(f'memsched: option chunk_loss is {chunks!r}, not "auto" or a number of chunks')
+        blocks = self.checkpoint_blocks
+        if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 0:
+            raise ValueError(f"memsched: option checkpoint_blocks is {blocks!r}, not a number of blocks")
+        if not isinstance(self.saved_share, (int, float)) or not 0 <= self.saved_share <= 1:
+            raise ValueError(f"memsched: option saved_share is {self.saved_share!r}, not a share between 0 and 1")
+        known = [lever.value for lever in Lever]
+        named = [self.levers] if isinstance(self.levers, str) else list(self.levers)
+        for name in named:
+            if name not in ("", "auto", *known):
+                raise ValueError(f"memsched: option levers names {name!r}, not one of {', '.join(known)}, auto")
+
+    @property
+    def pulled(self) -> tuple[Lever, ...]:
+        """The levers that may be pulled to meet the budget, or to find the number of chunks."""
+        named = [self.levers] if isinstance(self.levers, str) else list(self.levers)
+        if "auto" in named or (not any(named) and self.peak_budget != "" and self.fusion == "plan"):
+            return tuple(Lever)
+        if self.chunk_loss == "auto":
+            named.append(Lever.CHUNK_LOSS)
+        return tuple(lever for lever in Lever if lever.value in named)
+
+    @property
+    def setting(self) -> Setting:
+        """How far the levers are pulled as it is."""
+        chunks = 0 if isinstance(self.chunk_loss, str) else self.chunk_loss
+        return Setting(chunks, self.checkpoint_blocks, float(self.saved_share))
+
+    def at(self, setting: Setting) -> BackendOptions:
+        """These options with the levers at `setting`, and nothing left to choose."""
+        budget: Any = self.peak_budget if self.fusion == "budget" else ""
+        at_rest: dict[str, Any] = {"chunk_loss": 0, "checkpoint_blocks": 0, "saved_share": 1.0}
+        return replace(self, levers="", peak_budget=budget, **(at_rest | setting.to_options()))
+
     def _check_budget(self) -> None:
-        if (self.fusion == "budget") != (self.peak_budget != ""):
-            raise ValueError('memsched: options fusion="budget" and peak_budget go together, one of them is missing')
-        if self.fusion == "budget":
+        if self.fusion == "budget" and self.peak_budget == "":
+            raise ValueError('memsched: option fusion="budget" needs a peak_budget')
+        if self.fusion == "stock" and self.peak_budget != "":
+            raise ValueError('memsched: option peak_budget cannot be kept with fusion="stock"')
+        if self.peak_budget != "":
             self.budget_bytes(1)
 
     def budget_bytes(self, stock_peak: int) -> int:

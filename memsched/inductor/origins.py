@@ -33,7 +33,7 @@ from memsched.records.published import count
 if TYPE_CHECKING:
     from torch._inductor.scheduler import Scheduler
 
-__all__ = ["origins_of"]
+__all__ = ["module_of", "origins_of"]
 
 log = logging.getLogger("memsched")
 
@@ -91,7 +91,7 @@ class _FxNodes:
         self.module_of_sequence: dict[int, str] = {}
         for node in self.position:
             if "seq_nr" in node.meta and not _is_sum_of_gradients(node):
-                module = _module_of(node)
+                module = module_of(node)
                 if module:
                     self.module_of_sequence.setdefault(node.meta["seq_nr"], module)
 
@@ -99,7 +99,7 @@ class _FxNodes:
         """The path of the module that the node, or another node of the same autograd node, was traced in."""
         if _is_sum_of_gradients(node):
             return ""
-        return _module_of(node) or self.module_of_sequence.get(node.meta.get("seq_nr", -1), "")
+        return module_of(node) or self.module_of_sequence.get(node.meta.get("seq_nr", -1), "")
 
     def latest_first(self, origins: Iterable[torch.fx.Node]) -> list[torch.fx.Node]:
         """The origins that are in this graph, the one that computes the buffer's value first."""
@@ -190,7 +190,8 @@ def _short(path: str) -> str:
     return min((path.removeprefix(folder) for folder in folders), key=len)
 
 
-def _module_of(node: torch.fx.Node) -> str:
+def module_of(node: torch.fx.Node) -> str:
+    """The path of the module that the node was traced in, as `named_modules` has it; empty where it is not known."""
     stack: Mapping[str, Any] | None = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack")
     if not stack:
         return ""

@@ -26,6 +26,7 @@ from memsched.core.result import Options, Schedule
 from memsched.fusion.planner import FusionPlanner
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.failures import leave_to_stock, reason_of
+from memsched.inductor.flops import flops_of
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.order_only import forget_order_only_readers
@@ -237,6 +238,7 @@ class PlanningSession:
             fusions_refused=len(refusals),
             refusals=refusals,
             fusions=self._fusions(),
+            flops=flops_of(V.graph.module),
             rewrites=rewrites_of(V.graph.module.graph),
             note="; ".join(filter(None, (schedule.note, *self._notes()))),
             origins=origins_of(graph),

@@ -19,12 +19,14 @@ __all__ = ["GraphKind", "GraphReport"]
 
 
 class GraphKind(enum.StrEnum):
-    """What a graph computes: a half of a training step, an inference, a whole step; GRAPH for one out of a file."""
+    """What a graph computes: a half of a training step, an inference, a whole step, what one op of such a graph calls;
+    GRAPH for one out of a file."""
 
     FORWARD = "forward"
     BACKWARD = "backward"
     INFERENCE = "inference"
     STEP = "step"
+    SUBGRAPH = "subgraph"
     GRAPH = "graph"
 
 
@@ -43,6 +45,7 @@ class GraphReport:
     lower_bound, gap, status, method: of the order that was chosen, as in `Schedule`.
     kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
     fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
+    flops: of its products, convolutions and attention (`memsched/inductor/flops.py`); 0 where nobody counted.
     rewrites: how many nodes of the traced graph each rule changed (`memsched/inductor/rewrites/rules.py`).
     refusals: those fusions, dearest first; fusions: those that were made, in that order.
     origins: what is known about each buffer, by name.
@@ -70,6 +73,7 @@ class GraphReport:
     fallback: str = ""
     note: str = ""
     cached: bool = False
+    flops: int = 0
     rewrites: Mapping[str, int] = field(default_factory=dict)
     refusals: tuple[RefusedFusion, ...] = field(default=(), repr=False)
     fusions: tuple[MadeFusion, ...] = field(default=(), repr=False)

@@ -30,7 +30,7 @@ from torch._inductor import config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
-from memsched.inductor.backend import partition_patches, planning_patches
+from memsched.inductor.backend import cut_settings, partition_patches, planning_patches
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.observe import ObservingPass
@@ -60,7 +60,7 @@ class Way:
     """How the graphs of a step are to be treated.
 
     patches: of Inductor's configuration, for a graph; choices: Inductor's, if not its own.
-    cut: of its configuration, where the step is cut into graphs.
+    cut: of its configuration, where the step is cut into graphs; functorch: of functorch's there.
     reports: what the way's passes have reported and nobody has taken yet.
     """
 
@@ -68,6 +68,7 @@ class Way:
     patches: Mapping[str, Any] = field(default_factory=dict)
     choices: Callable[[], Any] | None = None
     cut: Mapping[str, Any] = field(default_factory=dict)
+    functorch: Mapping[str, Any] = field(default_factory=dict)
     reports: list[GraphReport] = field(default_factory=list)
 
     def take_reports(self) -> list[GraphReport]:
@@ -89,7 +90,7 @@ def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = No
     given, reports = dict(inductor or {}), list[GraphReport]()
     patches = {**given, **planning_patches(options, given, reports.append)}
     cut = {**given, **partition_patches(options, given)}
-    return Way("memsched", patches, lambda: PlannedChoices(options), cut, reports)
+    return Way("memsched", patches, lambda: PlannedChoices(options), cut, cut_settings(options), reports)
 
 
 def lower(
@@ -172,13 +173,14 @@ def run_uncompiled(
     model: nn.Module | Callable[..., Any],
     batch: Sequence[Tensor],
     compile_graph: Callable[..., Any],
-    cut: Mapping[str, Any] | None = None,
+    way: Way | None = None,
 ) -> None:
     """One call `model(*batch)` and its backward, in which the traced graphs run and `compile_graph` only sees them.
 
     compile_graph(gm, example_inputs, **how): in place of `compile_fx_inner`; may change the graph, which is a copy.
-    cut: config patches for what comes before: the cut into forward and backward.
+    way: how the step is cut into forward and backward; by default as stock does.
     """
+    way = way or Way("stock")
     numbers: dict[int, int] = {}
 
     def compiler(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> Any:
@@ -189,9 +191,9 @@ def run_uncompiled(
         return make_boxed_func(gm.forward)
 
     def backend(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        return compile_fx(gm, example_inputs, inner_compile=compiler, config_patches=dict(cut or {}))
+        return compile_fx(gm, example_inputs, inner_compile=compiler, config_patches=dict(way.cut))
 
-    with functorch_config.patch(enable_autograd_cache=False):
+    with functorch_config.patch(enable_autograd_cache=False, **way.functorch):
         results = torch.compile(traced_anew(model), backend=backend, dynamic=False)(*batch)
     backward_of(results)
 

@@ -39,5 +39,5 @@ def plan_only(
     def plan(gm: GraphModule, example_inputs: Sequence[Any], **how: Any) -> None:
         reports.extend(lower(way, gm, example_inputs, how))
 
-    run_uncompiled(model, batch, plan, way.cut)
+    run_uncompiled(model, batch, plan, way)
     return reports

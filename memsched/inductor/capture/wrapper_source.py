@@ -84,7 +84,7 @@ def generate_wrappers(
         lower(way, gm, example_inputs, how, stop_after_fusion=False)
 
     with capture_wrappers() as captured:
-        run_uncompiled(model, batch, compile_graph, way.cut)
+        run_uncompiled(model, batch, compile_graph, way)
     return captured
 
 

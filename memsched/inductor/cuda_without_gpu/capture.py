@@ -144,7 +144,8 @@ class _Capture:
             # compile_fx changes the graph that it is given.
             own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
             plan = functools.partial(self._plan, way, graphs)
-            compiled = compile_fx(own, example_inputs, inner_compile=plan, config_patches=dict(way.cut))
+            with functorch_config.patch(dict(way.functorch)):
+                compiled = compile_fx(own, example_inputs, inner_compile=plan, config_patches=dict(way.cut))
         return compiled
 
     def _plan(
@@ -173,7 +174,9 @@ def _plan_graph(
     watched = replace(way, patches={**way.patches, "_pre_fusion_custom_pass": before})
     with capture_wrappers(_module_that_is_not_called) as wrappers:
         reports = lower(watched, gm, example_inputs, how, stop_after_fusion=False)
-    return [_replayed(report, before.graph, wrappers[-1]) for report in reports]
+    return [
+        _replayed(report, before.graph, wrappers[-1]) for report in reports if report.kind is not GraphKind.SUBGRAPH
+    ]
 
 
 def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) -> PlannedGraph:

@@ -10,18 +10,21 @@ rewrite: one file, its test, and a line here.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import fx
 
+from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
+from memsched.inductor.rewrites.describe_chunks import describe_chunks
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
 
-__all__ = ["CUT_RULES", "GRAPH_RULES", "Rule", "apply_rule", "rewrites_of"]
+__all__ = ["CUT_RULES", "GRAPH_RULES", "Rule", "apply_rule", "checkpoint_rule", "rewrites_of"]
 
 log = logging.getLogger("memsched")
 
@@ -38,7 +41,17 @@ class Rule:
     change: Callable[[fx.Graph], list[fx.Node]]
 
 
-CUT_RULES = (Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints),)
+CUT_RULES = (
+    Rule("describe_chunks", "describing chunks of the loss", describe_chunks),
+    Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints),
+)
+
+
+def checkpoint_rule(every: int) -> Rule:
+    """The rule of `CUT_RULES` that is there when it is asked for: a checkpoint around each `every` blocks."""
+    name = "checkpoint_blocks"
+    return Rule(name, "checkpointing blocks", functools.partial(checkpoint_blocks, every=every))
+
 
 GRAPH_RULES = (
     Rule("split_addmm", "splitting products that wait", split_waiting_products),

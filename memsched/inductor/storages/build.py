@@ -12,6 +12,7 @@ from memsched.core.graph import Graph
 from memsched.inductor.storages.buffers import concatenated, pieces_of, views
 from memsched.inductor.storages.inplace import reuses_of
 from memsched.inductor.storages.saved_copies import note_saved_copies
+from memsched.inductor.storages.subgraphs import inner_bytes
 from memsched.inductor.storages.workspaces import with_workspaces
 from memsched.storage.model import AllocationModel
 
@@ -25,5 +26,5 @@ def model_of(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationM
     """The model of the scheduler's `nodes`, op i being nodes[i]; to be made while `V.graph` is theirs."""
     note_saved_copies()  # for the backward graph, if this is the forward
     pieces = pieces_of(estimate, nodes)
-    estimate = with_workspaces(estimate, nodes)
+    estimate = with_workspaces(estimate, nodes, inner_bytes(nodes))
     return AllocationModel(estimate, pieces, views(nodes, pieces), concatenated(nodes, pieces), reuses_of(nodes))

@@ -17,7 +17,7 @@ what cuDNN and cuBLAS take depends on the GPU and cannot be measured without one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,14 @@ class Operand:
         return self.stride[1] == 1
 
 
-def with_workspaces(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> Graph:
-    """`graph` with the workspace of each op that the table knows; op i is nodes[i]."""
-    ops = [
-        replace(op, workspace=_workspace_of(node)) if node.is_extern() else op
-        for op, node in zip(graph.ops, nodes, strict=True)
-    ]
+def with_workspaces(graph: Graph, nodes: Sequence[BaseSchedulerNode], inner: Mapping[int, int]) -> Graph:
+    """`graph` with the workspace of each op that the table knows, or that `inner` tells by its index; op i is nodes[i].
+
+    inner: bytes of what ops call (`memsched.inductor.storages.subgraphs`).
+    """
+    workspaces = [_workspace_of(node) if node.is_extern() else 0 for node in nodes]
+    pairs = enumerate(zip(graph.ops, workspaces, strict=True))
+    ops = [replace(op, workspace=inner.get(at, known)) if at in inner or known else op for at, (op, known) in pairs]
     return replace(graph, ops=tuple(ops))
 
 

@@ -32,7 +32,7 @@ from memsched.inductor.train_step.failure import raise_interrupted
 from memsched.inductor.train_step.graph import StepGraph
 from memsched.inductor.train_step.report import NotingPostFusionPass, NotingPreFusionPass, StepNotes
 from memsched.records.published import signing
-from memsched.records.report import GraphReport
+from memsched.records.report import GraphKind, GraphReport
 
 __all__ = ["CompiledStep", "Plan", "compile_step", "plan_step"]
 
@@ -86,7 +86,8 @@ def compile_step(
 
     def sink(report: GraphReport) -> None:
         publish(report)
-        plan.report = report
+        if report.kind is GraphKind.STEP:
+            plan.report = report
 
     with _compiling(fake_mode, options, _planning(options, plan.notes, inductor, sink)), signing():
         code = _inner_compile(step)

@@ -21,11 +21,12 @@ from torch._inductor.virtualized import V
 from memsched.core.graph import Graph
 from memsched.core.peak import memory_profile
 from memsched.core.result import Options
+from memsched.inductor.host import graph_kind
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import PostFusionPass, PreFusionPass
 from memsched.inductor.publish import Sink
 from memsched.inductor.session import session_of
-from memsched.records.report import GraphReport
+from memsched.records.report import GraphKind, GraphReport
 from memsched.search.budget import repeatable
 from memsched.search.solver import solve
 
@@ -69,6 +70,8 @@ class NotingPreFusionPass(PreFusionPass):
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         nodes = super().__call__(nodes)
+        if graph_kind() is not GraphKind.STEP:
+            return nodes
         session = session_of(V.graph.scheduler)
         self.notes.prefusion = session.prefusion if session is not None else None
         self.notes.prefusion_updates = self.notes.updates_among(nodes)
@@ -84,7 +87,8 @@ class NotingPostFusionPass(PostFusionPass):
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         nodes = super().__call__(nodes)
-        self.notes.updates = self.notes.updates_among(nodes)
+        if graph_kind() is GraphKind.STEP:
+            self.notes.updates = self.notes.updates_among(nodes)
         return nodes
 
 

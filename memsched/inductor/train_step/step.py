@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -39,9 +40,12 @@ from torch import Tensor, fx, nn
 from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 from torch.optim import Optimizer
 
-from memsched.inductor.backend import partition_patches
+from memsched.inductor.backend import cut_settings, partition_patches
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.failures import reason_of
+from memsched.inductor.fit.choose import climb_for, missed_words
+from memsched.inductor.fit.rungs import rung_of
+from memsched.inductor.options import BackendOptions
 from memsched.inductor.train_step.capture import capture
 from memsched.inductor.train_step.clipping import random_state_kept
 from memsched.inductor.train_step.failure import StepInterrupted
@@ -57,9 +61,12 @@ from memsched.inductor.train_step.refusals import (
     signature_of,
 )
 from memsched.inductor.train_step.report import StepReport
+from memsched.levers.ladder import Ladder, Rung
+from memsched.levers.setting import Setting
 from memsched.records.published import count
+from memsched.records.report import GraphReport
 
-__all__ = ["Refusal", "StepInterrupted", "TrainStep", "train_step"]
+__all__ = ["Refusal", "StepInterrupted", "TrainStep", "plan_train_step", "train_step"]
 
 log = logging.getLogger("memsched")
 
@@ -84,6 +91,17 @@ def train_step(
     return TrainStep(model, optimizer, loss_fn, StepOptions.read(options))
 
 
+def plan_train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: Sequence[Any],
+    loss_fn: Callable[[Any, Any], Tensor] | None,
+    options: BackendOptions,
+) -> GraphReport:
+    """The plan of one step under `options`; nothing is compiled, run or changed.  Raises Refusal."""
+    return TrainStep(model, optimizer, loss_fn, StepOptions(backend=options)).plan(*batch).plan
+
+
 class TrainStep:
     """A training step, compiled at its first call.
 
@@ -93,6 +111,7 @@ class TrainStep:
     grad_norm: with `clip_grad_norm`, the norm of the gradients of the last step before clipping.
     reports: one for every compile of an update.
     request: what the next run of a program is for.
+    ladder: with a `peak_budget`, or `chunk_loss="auto"`, the settings that were planned before the first step.
     """
 
     def __init__(
@@ -110,6 +129,7 @@ class TrainStep:
         self._signature: Signature | None = None
         self._programs = 0
         self.request = Request("update")
+        self.ladder: Ladder | None = None
         traced = MethodType(_with_code_of_its_own(TrainStep._loss), self)
         self._forward = torch.compile(traced, backend=self._backend, fullgraph=True, dynamic=False)
         self._stock: Callable[..., Tensor] | None = None
@@ -173,6 +193,8 @@ class TrainStep:
     def _run(self, request: Request, batch: Sequence[Any]) -> Tensor:
         if self._signature is not None:
             check_signature(batch, self._signature)
+        if self.options.backend.pulled and self._stock is None:
+            self._pull_levers(batch)
         if self._stock is not None:
             return self._run_stock(request, batch)
         self.request, states = request, set(self.optimizer.state)
@@ -194,6 +216,20 @@ class TrainStep:
         self._signature = self._signature or signature_of(batch)
         return loss
 
+    def _pull_levers(self, batch: Sequence[Any]) -> None:
+        """Plan the step under one setting after the other; from here on the options have the chosen one."""
+        given = self.options
+
+        def plan(setting: Setting) -> Rung:
+            at = replace(given, backend=given.backend.at(setting))
+            trial = TrainStep(self.model, self.optimizer, self.loss_fn, at)
+            return rung_of(setting, [trial.plan(*batch).plan])
+
+        self.ladder = climb_for(given.backend, plan)
+        if not self.ladder.fits:
+            log.warning("memsched: %s", missed_words(self.ladder))
+        self.options = replace(given, backend=given.backend.at(self.ladder.chosen.setting))
+
     def _forget_state(self, states: set[Any]) -> None:
         """Undo the creation of state for a step that did not come: keep that of the parameters `states` only."""
         for parameter in set(self.optimizer.state) - states:
@@ -209,11 +245,12 @@ class TrainStep:
         check_graph(gm)
         check_model(self.model)
         check_optimizer(self.model, self.optimizer)
-        patches = dict(self.options.inductor or {})
-        if self.options.backend.enabled:
-            patches |= partition_patches(self.options.backend, patches)
+        patches, own = dict(self.options.inductor or {}), self.options.backend
+        if own.enabled:
+            patches |= partition_patches(own, patches)
+        captured = capture(gm, example_inputs, patches, cut_settings(own) if own.enabled else {})
         self._programs += 1
-        return Program(self, capture(gm, example_inputs, patches), example_inputs)
+        return Program(self, captured, example_inputs)
 
     def _leave_to_stock(self, error: BaseException) -> None:
         """From here on torch.compile, autograd and the optimizer do the step, as they would have without memsched."""

@@ -1,0 +1,56 @@
+"""From the plans of a step to a rung of the ladder.
+
+A step peaks in the graph that needs most.  Its moment, and the largest tensor that is alive there, are what a reader
+wants to know, and what decides which lever is tried next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memsched.core.peak import live_buffers, memory_profile
+from memsched.levers.ladder import Rung
+from memsched.levers.moments import moment_of
+from memsched.levers.setting import Setting
+from memsched.records.origin import Origin
+from memsched.records.report import GraphReport
+
+__all__ = ["rung_of"]
+
+
+def rung_of(setting: Setting, reports: Sequence[GraphReport]) -> Rung:
+    """The rung of `setting`, under which the graphs of a step were planned as `reports`.
+
+    Raises:
+        ValueError: no graph was planned, or one was left to stock, whose bytes nobody knows.
+    """
+    left = next((report for report in reports if report.graph is None), None)
+    if left is not None or not reports:
+        raise ValueError(f"{setting}: " + (f"{left.name} is left to stock" if left else "no graph was planned"))
+    highest = max(reports, key=lambda report: report.peak)
+    return Rung(
+        setting=setting,
+        peak=highest.peak,
+        stock_peak=max(report.stock_peak for report in reports),
+        bound=highest.lower_bound,
+        status=str(highest.status),
+        moment=moment_of(highest),
+        kernels=sum(report.kernels for report in reports),
+        flops=sum(report.flops for report in reports),
+        graph=highest.name,
+        blame=_largest_alive(highest),
+    )
+
+
+def _largest_alive(report: GraphReport) -> str:
+    """The largest tensor that is alive at the peak: its bytes, its line, else its operator or name."""
+    graph, schedule = report.graph, report.schedule
+    if graph is None or schedule is None:
+        return ""
+    step = memory_profile(graph, schedule.order).peak_step
+    alive = [graph.buffers[index] for index in live_buffers(graph, schedule.order, step)]
+    if not alive:
+        return ""
+    largest = max(alive, key=lambda buffer: (buffer.size, buffer.name))
+    origin = report.origins.get(largest.name, Origin())
+    return f"{largest.size / 2**20:.2f} MiB of {origin.source or origin.operator or largest.name}"

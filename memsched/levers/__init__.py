@@ -1,0 +1,1 @@
+"""The planner of every lever that lowers a peak: settings, moments, the ladder.  No torch."""

@@ -1,0 +1,169 @@
+"""The ladder: which lever is pulled how far, cheapest first, until a budget is met or nothing helps.
+
+    rung   setting                                      moment     peak     recomputed
+    0      order and fusion                             loss       43.2
+    1      loss in 4 chunks                             backward   31.1     0.0 GFLOP
+    2      loss in 4 chunks, a checkpoint per block     loss        8.5     0.8 GFLOP
+
+From a rung the changes are tried that one lever, or all levers together, can make.  Of those that lower the peak the
+cheapest is taken: the least recomputed work for each byte.  Where the loss binds its lever is tried first, and if it
+helps no other is.
+
+Claims.  Peaks strictly fall along the ladder, and where it goes next does not depend on the budget, which only says
+where to stop: so a smaller budget never gets a higher peak.  Every plan is made once, their number is bounded by
+`most_plans`, and equal plans give equal ladders, on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from memsched.levers.moments import Moment
+from memsched.levers.setting import Lever, Setting, changes_of
+
+__all__ = ["Ladder", "Rung", "climb"]
+
+_LEAST_GAIN = 0.005
+"""The share of a peak that a rung must at least save: below, the next rung is not worth its kernels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One planned setting; bytes of the graph that needs most, FLOPs of products and convolutions of the whole step.
+
+    stock_peak: what the best of Inductor's own orders needs for the same kernels.
+    graph: the name of that graph; blame: the largest tensor that is alive at its peak, for people.
+    """
+
+    setting: Setting
+    peak: int
+    stock_peak: int
+    bound: int
+    status: str
+    moment: Moment
+    kernels: int
+    flops: int
+    graph: str = ""
+    blame: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The rungs from the one that costs nothing on; peaks strictly fall.
+
+    budget: bytes that were asked for, or None; plans: how many settings were planned.
+    """
+
+    rungs: tuple[Rung, ...]
+    budget: int | None = None
+    plans: int = 0
+
+    @property
+    def chosen(self) -> Rung:
+        """The first rung within the budget; the last where none is; without a budget the last."""
+        if self.budget is None:
+            return self.rungs[-1]
+        return next((rung for rung in self.rungs if rung.peak <= self.budget), self.rungs[-1])
+
+    @property
+    def fits(self) -> bool:
+        """Whether the budget is met."""
+        return self.budget is None or self.chosen.peak <= self.budget
+
+    def recomputed(self, rung: Rung) -> int:
+        """FLOPs that `rung` computes more than the first one."""
+        return max(0, rung.flops - self.rungs[0].flops)
+
+
+def climb(
+    plan: Callable[[Setting], Rung],
+    levers: Sequence[Lever],
+    *,
+    budget: Callable[[Rung], int] | None = None,
+    first: Setting | None = None,
+    most_plans: int = 24,
+    on_rung: Callable[[Rung], None] = lambda _rung: None,
+) -> Ladder:
+    """Climb until the budget is met; without one, until nothing helps.
+
+    plan: the rung of a setting; may raise ValueError for one that cannot be planned, which is then left out, but for
+        the first.
+    budget: bytes, given the first rung.
+    first: where to begin.
+    on_rung: told each rung as it is found.
+    """
+    planner = _Planner(plan, most_plans)
+    here = planner.first(first or Setting())
+    rungs, limit = [here], None if budget is None else budget(here)
+    on_rung(here)
+    while limit is None or here.peak > limit:
+        following = _next(here, levers, planner)
+        if following is None:
+            break
+        here = following
+        rungs.append(here)
+        on_rung(here)
+    return Ladder(tuple(rungs), limit, planner.plans)
+
+
+class _Planner:
+    """Plans each setting once, and no more than a number of them."""
+
+    def __init__(self, plan: Callable[[Setting], Rung], most: int) -> None:
+        self._plan, self._left = plan, most
+        self._known: dict[Setting, Rung | None] = {}
+
+    @property
+    def plans(self) -> int:
+        return len(self._known)
+
+    def first(self, setting: Setting) -> Rung:
+        """The rung of the setting that must be planned."""
+        self._left -= 1
+        rung = self._known[setting] = self._plan(setting)
+        return rung
+
+    def rung(self, setting: Setting) -> Rung | None:
+        if setting not in self._known:
+            if self._left == 0:
+                return None
+            self._left -= 1
+            try:
+                self._known[setting] = self._plan(setting)
+            except ValueError:
+                self._known[setting] = None
+        return self._known[setting]
+
+    def better(self, settings: Iterable[Setting], than: Rung) -> Iterator[Rung]:
+        """The rungs that are lower than `than` by what counts."""
+        for setting in settings:
+            rung = self.rung(setting)
+            if rung is not None and rung.peak < than.peak * (1 - _LEAST_GAIN):
+                yield rung
+
+
+def _next(here: Rung, levers: Sequence[Lever], planner: _Planner) -> Rung | None:
+    alone = {lever: list(changes_of(here.setting, lever)) for lever in levers}
+    if here.moment is Moment.LOSS and Lever.CHUNK_LOSS in alone:
+        chunked = next(planner.better(alone.pop(Lever.CHUNK_LOSS), here), None)
+        if chunked is not None:
+            return chunked
+    found = [rung for settings in alone.values() for rung in planner.better(settings, here)]
+    if not found:
+        found = list(planner.better(_together(here.setting, levers), here))
+    return min(found, key=lambda rung: _price(rung, here), default=None)
+
+
+def _together(setting: Setting, levers: Sequence[Lever]) -> Iterator[Setting]:
+    """All levers at once: two moments may be equally high, and one lever alone then lowers nothing."""
+    if len(levers) < 2:
+        return
+    for recompute in changes_of(setting, Lever.RECOMPUTE):
+        for chunked in changes_of(setting, Lever.CHUNK_LOSS):
+            yield replace(recompute, chunks=chunked.chunks)
+
+
+def _price(rung: Rung, here: Rung) -> tuple[float, int]:
+    """Work for each byte saved, then the peak."""
+    return max(0, rung.flops - here.flops) / (here.peak - rung.peak), rung.peak

@@ -1,0 +1,51 @@
+"""When in a step the peak is: the moments that decide which lever can lower it.
+
+    live   │            ▗▖ LOSS                forward ──> its end │ begin of the backward ──> end
+    bytes  │        ▗▄▟███▙▄▖
+           │    ▗▄▟██████████▙▄▖     ▗▖ END
+           │ ▄▟█████████████████▙▄▄▟███
+           └──────────────────────────────
+             FORWARD      │  BACKWARD
+
+At the LOSS the logits and their gradient are alive on top of what is saved; at the END of the backward the gradients
+of all parameters are.  Between, one block works on what is saved.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from memsched.core.peak import memory_profile
+from memsched.records.report import GraphKind, GraphReport
+
+__all__ = ["Moment", "moment_of"]
+
+_NEAR = 0.15
+"""The share of a graph's ops that counts as its begin or end."""
+
+
+class Moment(enum.StrEnum):
+    """Where a step peaks."""
+
+    FORWARD = "forward"
+    LOSS = "loss"
+    BACKWARD = "backward"
+    END = "end of the backward"
+    UNKNOWN = "unknown"
+
+
+def moment_of(report: GraphReport) -> Moment:
+    """The moment of the peak of the graph in which a step peaks."""
+    if report.graph is None or report.schedule is None or not len(report.graph):
+        return Moment.UNKNOWN
+    place = memory_profile(report.graph, report.schedule.order).peak_step / len(report.graph)
+    match report.kind:
+        case GraphKind.FORWARD:
+            return Moment.LOSS if place > 1 - _NEAR else Moment.FORWARD
+        case GraphKind.BACKWARD:
+            return Moment.LOSS if place < _NEAR else Moment.END if place > 1 - _NEAR else Moment.BACKWARD
+        case GraphKind.INFERENCE:
+            return Moment.FORWARD
+        case _:
+            # In the graph of a whole step the loss is where the forward ends: about a third of the ops.
+            return Moment.LOSS if abs(place - 1 / 3) < _NEAR else Moment.END if place > 1 - _NEAR else Moment.BACKWARD
