@@ -1,6 +1,7 @@
 """memsched: less peak memory for compiled PyTorch graphs, and a proof of how close to the least it is.
 
     torch.compile(model, backend="memsched")        # no import needed
+    torch.compile(model, options=memsched.options())  # the same for those who must keep backend="inductor"
     memsched.train_step(model, optimizer)           # forward, backward and update as one plan
     memsched.reports()                              # what was planned, one report per compiled graph
     memsched.fit(model, batch, budget="0.5x")       # how far down a step can go, and at what price
@@ -16,7 +17,18 @@ from typing import Any
 from memsched.records.published import reports, reset
 from memsched.records.report import GraphReport
 
-__all__ = ["GraphReport", "explain", "fit", "memsched_backend", "reports", "reset", "train_step"]
+__all__ = [
+    "GraphReport",
+    "explain",
+    "fit",
+    "install",
+    "memsched_backend",
+    "options",
+    "reports",
+    "reset",
+    "train_step",
+    "uninstall",
+]
 __version__ = "0.1.0"
 
 
@@ -29,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from memsched.questions import explain
 
         return explain
+    if name in ("install", "options", "uninstall"):
+        from memsched.inductor import plain
+
+        return getattr(plain, name)
     if name == "fit":
         from memsched.inductor.fit.model import fit
 

@@ -23,7 +23,7 @@ from torch._inductor.virtualized import V
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import as_one_pass, unsupported_reason
 from memsched.inductor.options import BackendOptions, split_options
-from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass
+from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
 from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, Rule, checkpoint_rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
@@ -32,6 +32,9 @@ from memsched.records.published import count, signing
 __all__ = ["compile_planned", "cut_settings", "memsched_backend", "partition_patches", "planning_patches"]
 
 log = logging.getLogger("memsched")
+
+_TAKEN = ("_pre_fusion_custom_pass", "_post_fusion_custom_pass", "inductor_choices_class")
+"""The places of Inductor's config that memsched takes; a pass of the user's there runs before memsched's."""
 
 
 def memsched_backend(
@@ -55,7 +58,7 @@ def memsched_backend(
     if reason and own.strict:
         raise RuntimeError(f"memsched: {reason}")
     if reason:
-        _warn_once(f"memsched: {reason}: stock Inductor compiles")
+        _warn_once(f"memsched: {reason}: stock Inductor compiles", "unsupported torch")
     if reason or not own.enabled:
         return compile_fx(gm, example_inputs, config_patches=patches)
     if own.pulled:
@@ -84,12 +87,15 @@ def planning_patches(
     """The config patches that switch memsched's passes and choices on, for what Inductor does with one graph.
 
     sink: takes the reports.
-    inductor: the patches that hold anyway; a pass of theirs over the traced graph stays, and so does what they say of
-        `allow_buffer_reuse`, which is off otherwise (docs/memory-model.md has the figures).
+    inductor: the patches that hold anyway; a pass of theirs stays, over the traced graph or over the scheduler's nodes,
+        and so does what they say of `allow_buffer_reuse`, which is off otherwise (docs/memory-model.md has figures).
     """
-    patches = {
-        "_pre_fusion_custom_pass": PreFusionPass(options, sink),
-        "_post_fusion_custom_pass": PostFusionPass(options),
+    given = {name: (inductor or {}).get(name, getattr(torch._inductor.config, name)) for name in _TAKEN}
+    if not _is_ours(given["inductor_choices_class"]):
+        _warn_once("memsched: inductor_choices_class is memsched's own here: yours is not used", "choices of the user")
+    patches: dict[str, Any] = {
+        "_pre_fusion_custom_pass": behind(given["_pre_fusion_custom_pass"], PreFusionPass(options, sink)),
+        "_post_fusion_custom_pass": behind(given["_post_fusion_custom_pass"], PostFusionPass(options)),
         "inductor_choices_class": functools.partial(PlannedChoices, options),
         # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
         "reorder_for_peak_memory": False,
@@ -139,6 +145,11 @@ def _with_rules(
     return {place: as_one_pass([*passes, *(RewritePass(rule, options) for rule in rules)])}
 
 
+def _is_ours(choices: Any) -> bool:
+    """Whether the factory of fusion choices in the config is memsched's own, or none."""
+    return choices is None or (isinstance(choices, functools.partial) and choices.func is PlannedChoices)
+
+
 def _with_choices(options: BackendOptions) -> Callable[..., Any]:
     @functools.wraps(compile_fx_inner)
     def compile_with_choices(*args: Any, **kwargs: Any) -> Any:
@@ -149,6 +160,6 @@ def _with_choices(options: BackendOptions) -> Callable[..., Any]:
 
 
 @functools.lru_cache(maxsize=16)
-def _warn_once(message: str) -> None:
-    count("unsupported torch")
+def _warn_once(message: str, cause: str) -> None:
+    count(cause)
     log.warning(message)

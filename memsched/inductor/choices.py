@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch._inductor.choices import InductorChoices
 
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.passes import plan_key
+from memsched.inductor.plan_key import plan_key
 from memsched.inductor.session import session_of
 
 if TYPE_CHECKING:

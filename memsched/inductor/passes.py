@@ -7,21 +7,21 @@ change of anything that could change a plan misses.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
-from pathlib import Path
-from typing import TYPE_CHECKING
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.virtualized import V
 
+from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.host import stock_reorder
 from memsched.inductor.options import BackendOptions
+from memsched.inductor.plan_key import plan_key
 from memsched.inductor.publish import Sink, publish
 from memsched.inductor.rewrites.rules import Rule, apply_rule
 from memsched.inductor.session import begin_session, session_of
@@ -30,10 +30,7 @@ from memsched.inductor.storages.saved_copies import noted_copies
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["PostFusionPass", "PreFusionPass", "RewritePass", "plan_key"]
-
-
-_SOLVERS = ("ortools", "pulp", "highspy", "numpy")
+__all__ = ["PostFusionPass", "PreFusionPass", "RewritePass", "behind"]
 
 
 class PreFusionPass(SchedulerPass):  # type: ignore[misc]
@@ -45,7 +42,12 @@ class PreFusionPass(SchedulerPass):  # type: ignore[misc]
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         session = begin_session(self.options, self.sink)
-        return nodes if session is None else session.before_fusion(nodes)
+        if session is None:
+            return nodes
+        if not isinstance(V.choices, PlannedChoices):
+            # Config patches alone do not choose: Inductor keeps the choices of a thread's first compile.
+            session.until_fused.enter_context(V.set_choices_handler(PlannedChoices(self.options)))
+        return session.before_fusion(nodes)
 
     def uuid(self) -> str:
         return plan_key(self.options)
@@ -61,11 +63,34 @@ class PostFusionPass(SchedulerPass):  # type: ignore[misc]
         session = session_of(V.graph.scheduler)
         if session is None:
             return stock_reorder(nodes) if nodes else nodes
+        session.until_fused.close()
         return session.after_fusion(nodes)
 
     def uuid(self) -> str:
         """Also of what the forward noted for its backward, which the graph does not show."""
         return "\n".join((plan_key(self.options), *sorted(noted_copies())))
+
+
+def behind(first: Any, planning: PreFusionPass | PostFusionPass) -> SchedulerPass:
+    """`planning`, after the pass that the user has in the same place, if there is one that is not memsched's."""
+    ours = isinstance(first, (PreFusionPass, PostFusionPass, _Behind))
+    return planning if first is None or ours else _Behind(first, planning)
+
+
+class _Behind(SchedulerPass):  # type: ignore[misc]
+    """A pass of the user's over the scheduler's nodes, then one of memsched's."""
+
+    def __init__(self, first: Callable[[list[Any]], list[Any]], planning: PreFusionPass | PostFusionPass) -> None:
+        self.first = first
+        self.planning = planning
+
+    def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        return self.planning(self.first(nodes))
+
+    def uuid(self) -> str:
+        """Of both; a pass without a hash of its own is told from all others of this process, and loads nothing."""
+        own = self.first.uuid() if isinstance(self.first, CustomGraphPass | SchedulerPass) else None
+        return f"{own or f'{os.getpid()} {id(self.first)} {time.time_ns()}'}\n{self.planning.uuid()}"
 
 
 class RewritePass(CustomGraphPass):  # type: ignore[misc]
@@ -89,29 +114,3 @@ class RewritePass(CustomGraphPass):  # type: ignore[misc]
 
     def uuid(self) -> str:
         return f"{self.rule.name} {plan_key(self.options)}"
-
-
-def plan_key(options: BackendOptions) -> str:
-    """A hash of all that decides a plan apart from the graph itself."""
-    # What an operator needs while it runs may grow with the threads (`workspaces.py`).
-    parts = [_sources_hash(), repr(options), torch.__version__, f"{torch.get_num_threads()} threads"]
-    return hashlib.sha256("\n".join(parts + _solver_versions()).encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=1)
-def _sources_hash() -> str:
-    package = Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _solver_versions() -> list[str]:
-    versions = []
-    for name in _SOLVERS:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{name} is missing")
-    return versions

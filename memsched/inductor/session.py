@@ -12,6 +12,7 @@ warning, a counter; with `strict` it raises.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -71,11 +72,15 @@ def begin_session(options: BackendOptions, sink: Sink) -> PlanningSession | None
 
 
 class PlanningSession:
-    """The plan of one scheduler; methods are called by the passes and by the fusion choices, in that order."""
+    """The plan of one scheduler; methods are called by the passes and by the fusion choices, in that order.
+
+    until_fused: what holds between the two passes.
+    """
 
     def __init__(self, options: BackendOptions, sink: Sink) -> None:
         self.options = options
         self.sink = sink
+        self.until_fused = contextlib.ExitStack()
         self.kind = graph_kind()
         self.name = graph_name()
         self.fallback = ""

@@ -26,6 +26,8 @@ __all__ = ["Ladder", "Rung", "climb"]
 
 _LEAST_GAIN = 0.005
 """The share of a peak that a rung must at least save: below, the next rung is not worth its kernels."""
+_CLEAR_GAIN = 0.1
+"""The share that a lever saves of which it is clear that it acts at the moment that binds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,8 @@ class _Planner:
 def _next(here: Rung, levers: Sequence[Lever], planner: _Planner) -> Rung | None:
     alone = {lever: list(changes_of(here.setting, lever)) for lever in levers}
     if here.moment is Moment.LOSS and Lever.CHUNK_LOSS in alone:
-        chunked = next(planner.better(alone.pop(Lever.CHUNK_LOSS), here), None)
-        if chunked is not None:
+        chunked = next(planner.better(alone[Lever.CHUNK_LOSS], here), None)
+        if chunked is not None and chunked.peak < here.peak * (1 - _CLEAR_GAIN):
             return chunked
     found = [rung for settings in alone.values() for rung in planner.better(settings, here)]
     if not found:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 __all__ = ["Lever", "Setting", "changes_of"]
 
-_FEWEST_CHUNKS, _MOST_CHUNKS = 4, 64
+_FEWEST_CHUNKS, _MOST_CHUNKS = 4, 16
+"""Beyond sixteen a chunk of the logits is smaller than what else is alive, and every chunk is a dozen kernels more."""
 _SHARES = (0.5, 0.2)
 """Shares of what stock would save that are tried where a model has no list of blocks, or besides."""
 

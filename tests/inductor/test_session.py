@@ -23,7 +23,7 @@ from memsched.core.result import Schedule, Status
 from memsched.inductor import compat, extract, session
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.options import BackendOptions, split_options
-from memsched.inductor.passes import plan_key
+from memsched.inductor.plan_key import plan_key
 from memsched.records.published import counters
 from memsched.storage import order as ordered
 

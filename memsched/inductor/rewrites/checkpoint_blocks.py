@@ -101,4 +101,4 @@ def _is_random(node: fx.Node) -> bool:
     if place is None:
         return True
     given = source.args[place] if place < len(source.args) else source.kwargs.get("dropout_p", 0.0)
-    return given != 0.0
+    return bool(given != 0.0)

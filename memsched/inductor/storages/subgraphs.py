@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch._inductor import config
 from torch._inductor.virtualized import V
 
+from memsched.core.graph import Graph
+from memsched.core.peak import peak_bytes
 from memsched.records.report import GraphReport
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def _subgraphs_of(node: BaseSchedulerNode) -> list[Any]:
 
 
 def _inner_peak(subgraph: Any) -> int:
-    """The peak of a subgraph that has been lowered, less its inputs and its results; 0 where no pass reports."""
+    """What a subgraph that has been lowered needs beyond its inputs and its results; 0 where no pass reports."""
     parent, reports = V.graph, list[GraphReport]()
     inputs = list(subgraph.graph.example_inputs)
     twin = parent.make_subgraph(subgraph.graph_module, inputs, f"{subgraph.name}_planned")
@@ -62,16 +65,27 @@ def _inner_peak(subgraph: Any) -> int:
         for name in _LOWERED_WITH:
             setattr(twin, name, getattr(parent, name))
         twin._update_scheduler()
-    graph = reports[-1].graph if reports else None
-    if graph is None:
+    return _above_the_outer_graph(reports[-1]) if reports else 0
+
+
+def _above_the_outer_graph(report: GraphReport) -> int:
+    """What the plan of a subgraph needs beyond its inputs, which the outer graph holds, and its results."""
+    if report.graph is None or report.schedule is None:
         return 0
-    results = sum(buffer.size for buffer in graph.buffers if buffer.kept and buffer.producer is not None)
-    return max(0, reports[-1].peak - graph.start_bytes - results)
+    own = tuple(buffer for buffer in report.graph.buffers if buffer.producer is not None)
+    inside = replace(report.graph, buffers=own, order_edges=_precedences(report.graph))
+    results = sum(buffer.size for buffer in own if buffer.kept)
+    return max(0, peak_bytes(inside, report.schedule.order) - results)
+
+
+def _precedences(graph: Graph) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted((before, op) for op, some in enumerate(graph.predecessors) for before in some))
 
 
 def _reporting_to(planning: Any, reports: list[GraphReport]) -> Any:
-    """The same pass with another sink; behind a pass that stops the compile, the one that it runs."""
+    """The same pass with another sink; of a pass that runs others, the one that plans."""
     planning = getattr(planning, "inner", None) or planning
+    planning = getattr(planning, "planning", None) or planning
     if planning is not None and hasattr(planning, "sink"):
         planning = copy.copy(planning)
         planning.sink = reports.append
