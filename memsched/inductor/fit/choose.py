@@ -21,7 +21,7 @@ from torch._inductor.compile_fx import compile_fx
 from memsched.inductor.capture.lower import lower, planned_way
 from memsched.inductor.compat import graph_numbers_kept
 from memsched.inductor.failures import leave_to_stock, reason_of
-from memsched.inductor.fit.rungs import rung_of
+from memsched.inductor.fit.rungs import planned_rung
 from memsched.inductor.options import BackendOptions
 from memsched.levers.ladder import Ladder, Rung, climb
 from memsched.levers.setting import Setting
@@ -43,7 +43,7 @@ def chosen_options(
         return options.at(options.setting)
 
     def plan(setting: Setting) -> Rung:
-        return rung_of(setting, _plans(gm, example_inputs, options.at(setting), inductor))
+        return planned_rung(setting, lambda: _plans(gm, example_inputs, options.at(setting), inductor))
 
     try:
         with graph_numbers_kept():

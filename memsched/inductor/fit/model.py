@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from memsched.inductor.capture.plan_only import plan_only
-from memsched.inductor.failures import reason_of
 from memsched.inductor.fit.choose import climb_for
-from memsched.inductor.fit.rungs import rung_of
+from memsched.inductor.fit.rungs import planned_rung
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.train_step.step import plan_train_step
 from memsched.levers.ladder import Ladder, Rung
@@ -83,8 +82,8 @@ def fit(
     def plan(setting: Setting) -> Rung:
         at = own.at(setting)
         if optimizer is not None:
-            return rung_of(setting, [plan_train_step(model, optimizer, args, loss_fn, at)])
-        return rung_of(setting, _plan_model(model, args, at))
+            return planned_rung(setting, lambda: [plan_train_step(model, optimizer, args, loss_fn, at)])
+        return planned_rung(setting, lambda: _plan_model(model, args, at))
 
     return Fit(climb_for(own, plan, on_rung), optimizer is not None)
 
@@ -96,10 +95,6 @@ def _plan_model(model: Any, args: Sequence[Any], options: BackendOptions) -> Any
     try:
         with torch.random.fork_rng(devices=[]):
             return plan_only(model, list(args), options)
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"the model cannot be planned: {reason_of(error)}") from error
     finally:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

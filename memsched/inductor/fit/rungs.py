@@ -6,16 +6,32 @@ wants to know, and what decides which lever is tried next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from memsched.core.peak import live_buffers, memory_profile
+from memsched.inductor.failures import reason_of
 from memsched.levers.ladder import Rung
 from memsched.levers.moments import moment_of
 from memsched.levers.setting import Setting
 from memsched.records.origin import Origin
 from memsched.records.report import GraphReport
 
-__all__ = ["rung_of"]
+__all__ = ["planned_rung", "rung_of"]
+
+
+def planned_rung(setting: Setting, plan: Callable[[], Sequence[GraphReport]]) -> Rung:
+    """The rung of `setting`, whose graphs `plan` plans.
+
+    Raises:
+        ValueError: they cannot be planned; one line that names the setting.
+    """
+    try:
+        reports = plan()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{setting}: {reason_of(error.__cause__ or error)}") from error
+    return rung_of(setting, reports)
 
 
 def rung_of(setting: Setting, reports: Sequence[GraphReport]) -> Rung:

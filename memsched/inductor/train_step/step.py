@@ -44,7 +44,7 @@ from memsched.inductor.backend import cut_settings, partition_patches
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.failures import reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
-from memsched.inductor.fit.rungs import rung_of
+from memsched.inductor.fit.rungs import planned_rung
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.train_step.capture import capture
 from memsched.inductor.train_step.clipping import random_state_kept
@@ -223,7 +223,7 @@ class TrainStep:
         def plan(setting: Setting) -> Rung:
             at = replace(given, backend=given.backend.at(setting))
             trial = TrainStep(self.model, self.optimizer, self.loss_fn, at)
-            return rung_of(setting, [trial.plan(*batch).plan])
+            return planned_rung(setting, lambda: [trial.plan(*batch).plan])
 
         self.ladder = climb_for(given.backend, plan)
         if not self.ladder.fits:

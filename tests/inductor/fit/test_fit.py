@@ -1,0 +1,222 @@
+"""Levers on a real model: planned bytes are the wrapper's bytes, gradients stay, budgets hold."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import memsched
+from memsched.inductor.bytes.measure import trace_memory
+from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.fit.choose import climb_for
+from memsched.inductor.fit.rungs import rung_of
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.rewrites.checkpoint_blocks import blocks_of, checkpoint_blocks
+
+STRICT = {"strict": True, "fx_graph_cache": False}
+KIB = 1024
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.dropout(self.down(functional.gelu(self.up(self.norm(x)))))
+
+
+class Language(nn.Module):
+    """Blocks in a list, a large vocabulary: the logits are most of what a step needs."""
+
+    def __init__(self, layers: int = 3, width: int = 16, vocabulary: int = 512, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(layers))
+        self.head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return functional.cross_entropy(self.head(x).flatten(0, 1), targets.flatten())
+
+
+def batch(vocabulary: int = 512) -> tuple[Tensor, Tensor]:
+    tokens = torch.randint(vocabulary, (4, 64))
+    return tokens, tokens.roll(1, 1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    memsched.reset()
+    torch.manual_seed(0)
+    with torch._functorch.config.patch(enable_autograd_cache=False):
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import async_compile
+
+    monkeypatch.setattr(async_compile.AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
+
+
+@pytest.mark.plans
+@pytest.mark.parametrize("with_optimizer", [False, True], ids=["compile", "train_step"])
+def test_the_ladder_of_a_language_model_goes_below_half(with_optimizer: bool) -> None:
+    """Rungs fall, both levers are pulled, and the model is left as it was."""
+    model = Language()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1) if with_optimizer else None
+    found = memsched.fit(model, *batch(), optimizer=optimizer)
+    peaks = [rung.peak for rung in found.ladder.rungs]
+    assert peaks == sorted(peaks, reverse=True) and peaks[-1] < 0.5 * peaks[0]
+    assert found.options["chunk_loss"]
+    assert found.fits and found.to_json()["rungs"][0]["levers"] == {}
+    assert "loss in 4 chunks" in str(found)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.plans
+def test_ten_budgets_give_ten_non_increasing_peaks() -> None:
+    """Each setting is planned once; a budget only says where to stop."""
+    model, inputs = Language(2), batch()
+    planned = functools.cache(lambda setting: rung_of(setting, plan_only(model, inputs, BackendOptions().at(setting))))
+    chosen = []
+    for share in (1.2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
+        options = BackendOptions(peak_budget=f"{share}x")
+        ladder = climb_for(options, planned)
+        chosen.append(ladder.chosen.peak)
+        assert not ladder.fits or ladder.chosen.peak <= share * ladder.rungs[0].stock_peak
+    assert chosen == sorted(chosen, reverse=True) and len(set(chosen)) >= 3
+
+
+@pytest.mark.plans
+@pytest.mark.usefixtures("no_kernels")
+@pytest.mark.parametrize("options", [{"chunk_loss": 4}, {"checkpoint_blocks": 1}, {"peak_budget": "0.5x"}])
+def test_a_compile_with_levers_measures_what_it_planned(options: dict[str, Any]) -> None:
+    model, inputs = Language(), batch()
+    compiled = torch.compile(model, backend="memsched", options={**STRICT, **options})
+    for _ in range(2):
+        compiled(*inputs).backward()
+        model.zero_grad(set_to_none=True)
+    planned = [report for report in memsched.reports() if report.kind in ("forward", "backward")]
+    assert not any(report.fallback for report in planned)
+    measured = trace_memory(lambda: compiled(*inputs).backward()).peak
+    assert abs(measured - max(report.peak for report in planned)) < 2 * KIB
+
+
+@pytest.mark.plans
+@pytest.mark.usefixtures("no_kernels")
+def test_a_train_step_to_a_budget_measures_what_it_planned() -> None:
+    model, inputs = Language(), batch()
+    options = {**STRICT, "peak_budget": "0.5x"}
+    step = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options=options)
+    for _ in range(2):
+        step(*inputs)
+    measured = trace_memory(lambda: step(*inputs)).peak
+    assert step.ladder is not None and step.ladder.fits and step.report is not None
+    assert step.report.plan.peak == step.ladder.chosen.peak
+    assert abs(measured - step.report.plan.peak) < 2 * KIB
+
+
+@pytest.mark.plans
+def test_a_budget_that_cannot_be_met_is_one_line_and_the_lowest_peak(caplog: pytest.LogCaptureFixture) -> None:
+    model, inputs = Language(2), batch()
+    step = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options={"peak_budget": "1KiB"})
+    step._pull_levers(inputs)
+    (line,) = [record.message for record in caplog.records if "budget" in record.message]
+    assert "missed by" in line and "\n" not in line
+    assert step.ladder is not None and step.options.backend.setting == step.ladder.rungs[-1].setting
+
+
+@pytest.mark.compile
+def test_gradients_with_every_lever_are_eager_s_in_double_precision() -> None:
+    model, inputs = Language(2).double(), batch()
+    reference = copy.deepcopy(model)
+    reference(*inputs).backward()
+    options = {**STRICT, "chunk_loss": 4, "checkpoint_blocks": 1}
+    torch.compile(model, backend="memsched", options=options)(*inputs).backward()
+    rewritten: dict[str, int] = {}
+    for report in memsched.reports():
+        rewritten |= report.rewrites
+    assert rewritten["checkpoint_blocks"] and rewritten["describe_chunks"]
+    for (name, ours), eager in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert ours.grad is not None and eager.grad is not None, name
+        torch.testing.assert_close(ours.grad, eager.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"peak_budget": "bananas"}, "peak_budget is 'bananas'"),
+        ({"levers": "magic"}, "levers names 'magic'"),
+        ({"chunk_loss": -1}, "chunk_loss is -1"),
+        ({"checkpoint_blocks": -1}, "checkpoint_blocks is -1"),
+        ({"saved_share": 2}, "saved_share is 2"),
+        ({"fusion": "stock", "peak_budget": "1GiB"}, "cannot be kept"),
+        ({"fusion": "budget"}, "needs a peak_budget"),
+    ],
+)
+def test_levers_that_are_none_are_one_line(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match="memsched: ") as caught:
+        BackendOptions(**given)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def joint_graph(path: str = "L['self'].blocks[{}].up", drop: bool = False) -> torch.fx.Graph:
+    """Three blocks of two operators in a row, and the gradient of the last one."""
+    graph = torch.fx.Graph()
+    x = graph.placeholder("primals_1")
+    tangent = graph.placeholder("tangents_1")
+    value = torch.empty(4, 4)
+    for block in range(3):
+        for target in (
+            torch.ops.aten.sin.default,
+            torch.ops.aten.native_dropout.default if drop else torch.ops.aten.cos.default,
+        ):
+            arguments = (x, 0.5, True) if target is torch.ops.aten.native_dropout.default else (x,)
+            x = graph.call_function(target, arguments)
+            x.meta |= {"val": value, "nn_module_stack": {"m": (path.format(block), nn.Linear)}}
+    x = graph.call_function(torch.ops.aten.neg.default, (x,))
+    x.meta |= {"val": value, "nn_module_stack": {"m": ("L['self'].head", nn.Linear)}}
+    graph.output((x, graph.call_function(torch.ops.aten.mul.Tensor, (tangent, x))))
+    return graph
+
+
+def test_insides_of_blocks_are_recomputed_and_what_crosses_is_saved() -> None:
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    graph = joint_graph()
+    assert sorted(set(blocks_of(graph).values())) == [0, 1, 2]
+    recomputed = checkpoint_blocks(graph)
+    assert [node.target for node in recomputed] == [torch.ops.aten.sin.default] * 3
+    ends = [node for node in graph.nodes if node.target is torch.ops.aten.cos.default]
+    assert all(node.meta["recompute"] is CheckpointPolicy.MUST_SAVE for node in ends)
+    assert checkpoint_blocks(graph) == [], "what is tagged keeps its tags"
+
+
+def test_two_blocks_to_a_group() -> None:
+    assert len(checkpoint_blocks(joint_graph(), every=2)) == 4, "the end of the first block is inside of its group"
+
+
+def test_random_numbers_are_never_drawn_again() -> None:
+    recomputed = checkpoint_blocks(joint_graph(drop=True))
+    assert recomputed and all(node.target is torch.ops.aten.sin.default for node in recomputed)
+
+
+def test_without_a_list_of_blocks_nothing_is_tagged() -> None:
+    assert checkpoint_blocks(joint_graph("L['self'].stem")) == []

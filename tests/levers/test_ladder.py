@@ -1,0 +1,105 @@
+"""The ladder on made-up steps: where it goes, what it never does."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+
+from memsched.levers.ladder import Ladder, Rung, climb
+from memsched.levers.moments import Moment
+from memsched.levers.setting import Lever, Setting, changes_of
+
+LEVERS = tuple(Lever)
+
+
+def step(logits: int, saved: int, block: int) -> Callable[[Setting], Rung]:
+    """A step whose peak is the logits, or a block's working set, on top of what is saved."""
+
+    def plan(setting: Setting) -> Rung:
+        kept = saved // 8 if setting.checkpoint_blocks else int(saved * setting.saved_share)
+        loss, backward = kept + logits // max(1, setting.chunks), kept + block
+        flops = 1000 + (saved - kept)
+        moment = Moment.LOSS if loss > backward else Moment.BACKWARD
+        peak = max(loss, backward)
+        return Rung(setting, peak, peak, 0, "bounded", moment, 10 + setting.chunks, flops)
+
+    return plan
+
+
+def test_the_lever_that_acts_where_the_peak_is_goes_first() -> None:
+    """Logits 100 over 40 saved: the loss in chunks; then what is saved binds, and is recomputed."""
+    ladder = climb(step(logits=100, saved=40, block=5), LEVERS)
+    assert [rung.setting.chunks for rung in ladder.rungs[:2]] == [0, 4]
+    assert ladder.rungs[-1].setting.checkpoint_blocks == 1
+
+
+def test_the_cheapest_of_what_helps_is_taken() -> None:
+    """Half of what is saved costs less for each byte than all of it only if it saves as much: price decides."""
+    ladder = climb(step(logits=0, saved=64, block=1), LEVERS, budget=lambda _rung: 40)
+    prices = [rung.flops for rung in ladder.rungs]
+    assert prices == sorted(prices)
+    assert ladder.fits and ladder.chosen.peak <= 40
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_peaks_fall_and_a_smaller_budget_never_gets_a_higher_peak(seed: int) -> None:
+    rng = random.Random(seed)
+    plan = step(rng.randint(0, 500), rng.randint(1, 500), rng.randint(1, 200))
+    whole = climb(plan, LEVERS)
+    peaks = [rung.peak for rung in whole.rungs]
+    assert all(after < before for before, after in itertools.pairwise(peaks))
+    chosen = [climb(plan, LEVERS, budget=lambda _rung, b=budget: b).chosen.peak for budget in range(max(peaks), 0, -7)]
+    assert chosen == sorted(chosen, reverse=True)
+    assert chosen[-1] == peaks[-1], "the ladder does not depend on the budget"
+
+
+def test_a_budget_that_is_met_at_once_costs_one_plan() -> None:
+    ladder = climb(step(100, 40, 5), LEVERS, budget=lambda _rung: 1000)
+    assert (len(ladder.rungs), ladder.plans, ladder.fits) == (1, 1, True)
+
+
+def test_what_cannot_be_planned_is_left_out_and_the_first_is_told() -> None:
+    plan = step(100, 40, 5)
+
+    def chunks_fail(setting: Setting) -> Rung:
+        if setting.chunks:
+            raise ValueError("no loss")
+        return plan(setting)
+
+    ladder = climb(chunks_fail, LEVERS)
+    assert all(not rung.setting.chunks for rung in ladder.rungs)
+    with pytest.raises(ValueError, match="nothing"):
+        climb(lambda _setting: (_ for _ in ()).throw(ValueError("nothing to plan")), LEVERS)
+
+
+def test_the_number_of_plans_is_bounded() -> None:
+    assert climb(step(1 << 20, 1 << 20, 1), LEVERS, most_plans=3).plans <= 3
+
+
+def test_levers_that_are_not_named_are_not_pulled() -> None:
+    ladder = climb(step(100, 40, 5), (Lever.CHUNK_LOSS,))
+    assert all(rung.setting.checkpoint_blocks == 0 and rung.setting.saved_share == 1 for rung in ladder.rungs)
+
+
+def test_two_moments_that_are_equally_high_are_lowered_together() -> None:
+    """One lever alone lowers nothing: the other moment binds at the same height."""
+
+    def plan(setting: Setting) -> Rung:
+        loss = 50 if setting.chunks else 100
+        backward = 60 if setting.checkpoint_blocks else 100
+        peak = max(loss, backward)
+        return Rung(setting, peak, peak, 0, "bounded", Moment.BACKWARD, 1, 1000)
+
+    ladder = climb(plan, LEVERS)
+    assert ladder.rungs[-1].peak == 60
+
+
+def test_settings_name_the_options_that_give_them() -> None:
+    assert Setting().to_options() == {}
+    assert Setting(4, 1).to_options() == {"chunk_loss": 4, "checkpoint_blocks": 1}
+    assert str(Setting(4, 1)) == "loss in 4 chunks, a checkpoint per block"
+    assert list(changes_of(Setting(16), Lever.CHUNK_LOSS)) == []
+    assert isinstance(climb(step(1, 1, 1), ()), Ladder)
