@@ -32,6 +32,25 @@ def check_cut(graph: Graph, certificate: CutCertificate) -> None:
         certificate.reader_flow, certificate.precedence_flow
     )
     _check_bytes(graph, certificate.op, proved, certificate.bound)
+    _check_down_set(graph, certificate, before, after)
+
+
+def _check_down_set(graph: Graph, certificate: CutCertificate, before: set[int], after: set[int]) -> None:
+    """Raises CheckError unless the ops of `down_set` can have run when the op starts, and leave that many bytes."""
+    ran = set(certificate.down_set)
+    if not ran <= set(range(len(graph.ops))) or not before <= ran or not ran.isdisjoint(after):
+        raise CheckError("certificate: down_set is not what can have run when the op starts")
+    for op in ran:
+        if not ran.issuperset(graph.predecessors[op]):
+            raise CheckError(f"certificate: down_set has {graph.ops[op].name!r} without what it needs")
+    live = 0
+    for buffer in graph.buffers:
+        written = buffer.producer is None or buffer.producer in ran
+        wanted = buffer.kept or not ran.issuperset(buffer.consumers)
+        live += buffer.size if written and wanted else 0
+    needed = live + graph.output_bytes[certificate.op] + graph.ops[certificate.op].workspace
+    if needed != certificate.bound:
+        raise CheckError(f"certificate: down_set leaves {needed} bytes at the op, the bound is {certificate.bound}")
 
 
 def check_forcing(graph: Graph, certificate: ForcingCertificate) -> None:

@@ -25,6 +25,11 @@ def check_plan(graph: Graph, plan: Plan) -> bool:
         raise CheckError(f"peak: the order needs {peak} bytes, the plan says {plan.peak}")
     if plan.lower_bound > peak:
         raise CheckError(f"lower_bound: {plan.lower_bound} is above the peak {peak}")
+    if plan.certificate is not None and plan.certificate.bound > peak:
+        raise CheckError(f"certificate: its bound {plan.certificate.bound} is above the peak {peak} of a valid order")
+    gap = peak / plan.lower_bound - 1 if plan.lower_bound else None
+    if plan.states_gap and plan.gap != gap:
+        raise CheckError(f"gap: {plan.gap} is not peak / lower_bound - 1, which is {gap}")
     if plan.status == Status.OPTIMAL.value and plan.lower_bound != peak:
         raise CheckError(f"status: optimal, but the bound {plan.lower_bound} is below the peak {peak}")
     return check_certificate(graph, plan.certificate, plan.lower_bound)

@@ -16,13 +16,15 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from memsched import __version__
 from memsched.check.error import CheckError
 from memsched.cli import fit, fusions, pareto, patches, plan, questions, show, solve, tree, verify
-from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
+from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
 from memsched.cli.text import one_line
 from memsched.core.graph import GraphError
 from memsched.core.sizes import InputError
@@ -53,6 +55,8 @@ COMMANDS: tuple[Command, ...] = tuple(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.  Bad input is one line on stderr, never a traceback."""
     arguments = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _exit)  # so that half-written files are removed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may not fit the terminal's encoding
     try:
@@ -60,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (FormatError, GraphError, SolverError, CheckError, InputError) as error:
         print(f"memsched: {one_line(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("memsched: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except MemoryError:
+        print("memsched: out of memory", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:
         # the reader of our output has gone: nothing to say, and nobody to say it to
@@ -69,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"memsched: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return exit_code
+
+
+def _exit(_signal: int, _frame: object) -> None:
+    sys.exit(143)
 
 
 def _parser() -> argparse.ArgumentParser:

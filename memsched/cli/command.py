@@ -10,10 +10,19 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_NOT_VERIFIED", "EXIT_ROSE", "Command"]
+__all__ = [
+    "EXIT_BAD_INPUT",
+    "EXIT_CLAIMED",
+    "EXIT_DONE",
+    "EXIT_INTERRUPTED",
+    "EXIT_NOT_VERIFIED",
+    "EXIT_ROSE",
+    "Command",
+]
 
-EXIT_DONE, EXIT_ROSE, EXIT_BAD_INPUT, EXIT_NOT_VERIFIED = 0, 1, 2, 3
-"""Done; a peak rose (`check`); bad input, one line on stderr that names the file and the field; not verified."""
+EXIT_DONE, EXIT_ROSE, EXIT_BAD_INPUT, EXIT_NOT_VERIFIED, EXIT_CLAIMED, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+"""Done; a gate failed (a peak rose, a budget is not met); bad input, one line on stderr that names the file and the
+field; not verified; valid, but its bound is only claimed; interrupted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from memsched.cli.command import EXIT_DONE, Command
+from memsched.cli.command import EXIT_DONE, EXIT_INTERRUPTED, Command
 from memsched.cli.text import byte_count, print_table
 from memsched.cli.verify import method_of
 from memsched.core.graph import Graph
@@ -23,6 +23,7 @@ from memsched.core.result import (
 from memsched.files.graph_file import read_graph
 from memsched.files.json_file import write_json
 from memsched.files.plan_file import plan_to_json
+from memsched.search.budget import repeatable
 from memsched.search.orders.inductor import stock_orders
 from memsched.search.solver import METHODS, solve
 
@@ -33,7 +34,9 @@ _LARGEST_BUFFERS_SHOWN = 5
 
 def _declare_solve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", metavar="GRAPH", help="memsched-graph/1 or Inductor's debug JSON, optionally gzip")
-    parser.add_argument("--time-limit", type=_seconds, default=5.0, metavar="S", help="seconds (default: 5)")
+    parser.add_argument("--time-limit", type=_seconds, default=5.0, metavar="S", help="CPU seconds (default: 5)")
+    parser.add_argument("--work-limit", type=int, metavar="N", help="units of work, instead of what the time buys")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of local search (default: 0)")
     parser.add_argument("--method", choices=METHODS, default="auto", help="default: auto")
     parser.add_argument("--json", action="store_true", help="print one memsched-plan/1 object instead of tables")
     parser.add_argument("-o", "--output", metavar="PLAN", help="also write the plan to this file")
@@ -41,14 +44,17 @@ def _declare_solve(parser: argparse.ArgumentParser) -> None:
 
 def _solve(arguments: argparse.Namespace) -> int:
     graph = read_graph(arguments.graph)
-    schedule = solve(graph, Options(time_limit_s=arguments.time_limit, method=arguments.method))
+    limits = Options(
+        arguments.time_limit, arguments.work_limit, arguments.seed, method=arguments.method, answer_interrupted=True
+    )
+    schedule = solve(graph, repeatable(limits))
     if arguments.output:
         write_json(arguments.output, plan_to_json(graph, schedule, embed_graph=True))  # for `show`
     if arguments.json:
         print(json.dumps(plan_to_json(graph, schedule), separators=(",", ":")))
     else:
         _print_schedule(graph, schedule)
-    return EXIT_DONE
+    return EXIT_INTERRUPTED if schedule.interrupted else EXIT_DONE
 
 
 def _seconds(text: str) -> float:

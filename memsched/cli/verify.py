@@ -7,7 +7,7 @@ import sys
 
 from memsched.check.error import CheckError
 from memsched.check.plan import check_plan
-from memsched.cli.command import EXIT_DONE, EXIT_NOT_VERIFIED, Command
+from memsched.cli.command import EXIT_CLAIMED, EXIT_DONE, EXIT_NOT_VERIFIED, Command
 from memsched.cli.text import one_line
 from memsched.core.result import Certificate, Status
 from memsched.files.graph_file import read_graph
@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "method_of"]
 def _declare_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", metavar="GRAPH")
     parser.add_argument("plan", metavar="PLAN", help="memsched-plan/1, as written by `solve -o`")
+    parser.add_argument("--proved", action="store_true", help="a bound that is only claimed is a failure")
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -34,7 +35,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     print(f"peak: {plan.peak} bytes, recomputed")
     print(f"lower bound: {plan.lower_bound} bytes, {how}")
     print(f"status: {plan.status}" + (f", {how}" if plan.status == Status.OPTIMAL.value else ""))
-    return EXIT_DONE
+    if proved:
+        return EXIT_DONE
+    return EXIT_NOT_VERIFIED if arguments.proved else EXIT_CLAIMED
 
 
 def method_of(certificate: Certificate | None) -> str:

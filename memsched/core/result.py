@@ -53,6 +53,7 @@ class Options:
     use_ilp: whether an ILP or CP-SAT may be asked about what search leaves open.
     method: "auto", or one of the names of `memsched.search.solver.METHODS`.
     strict: whether a stage that fails raises instead of leaving a note.
+    answer_interrupted: whether Ctrl-C ends the search with the best that it has; otherwise it goes on to the caller.
     """
 
     time_limit_s: float = 5.0
@@ -61,6 +62,7 @@ class Options:
     use_ilp: bool = True
     method: str = "auto"
     strict: bool = False
+    answer_interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ class Schedule:
     seconds: float
     certificate: Certificate | None = None
     note: str = ""
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
         assert self.lower_bound <= self.peak, f"bound {self.lower_bound} above the peak {self.peak} of a real order"

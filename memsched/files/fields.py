@@ -62,6 +62,12 @@ class Fields:
             raise self._wrong(key, "an integer or null", None, missing=True)
         return None if self.data[key] is None else self.integer(key)
 
+    def optional_number(self, key: str) -> float | None:
+        value = self.data.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise self._wrong(key, "a number or null", value)
+        return value
+
     def integers(self, key: str) -> tuple[int, ...]:
         return tuple(self._integer(f"{key}[{at}]", value) for at, value in enumerate(self._list(key)))
 

@@ -48,6 +48,8 @@ class Plan:
         self.graph_digest = fields.text("graph_digest", "")
         self.peak = fields.integer("peak")
         self.lower_bound = fields.integer("lower_bound")
+        self.states_gap = "gap" in fields.data
+        self.gap = fields.optional_number("gap") if self.states_gap else None
         self.status = fields.text("status")
         if self.status not in _STATUSES:
             raise FormatError(f"status: {self.status[:40]!r} is not one of {', '.join(_STATUSES)}")

@@ -94,12 +94,20 @@ def solve(graph: Graph, options: Options | None = None, start_orders: Sequence[S
     state = State.start(graph, options)
     for order in start_orders:
         state.offer(order, "given")
+    interrupted = False
     for stage in _STAGES_OF[options.method]:
         if state.closed and not stage.when_closed:
             continue
         if stage is not _STOCK and state.out_of_budget:
             break
-        _run(stage, state)
+        try:
+            _run(stage, state)
+        except KeyboardInterrupt:
+            if not options.answer_interrupted:
+                raise
+            interrupted = True
+            state.notes.append(f"interrupted in {stage.name}")
+            break
     if state.budget.timed_out:
         state.notes.append("stopped by the clock")
     return Schedule(
@@ -111,6 +119,7 @@ def solve(graph: Graph, options: Options | None = None, start_orders: Sequence[S
         seconds=time.thread_time() - started,
         certificate=state.certificate,
         note="; ".join(state.notes),
+        interrupted=interrupted,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from memsched.cli import COMMANDS, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, main
+from memsched.cli import COMMANDS, EXIT_BAD_INPUT, EXIT_CLAIMED, EXIT_DONE, EXIT_NOT_VERIFIED, main
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.result import StatementCertificate
 from memsched.files.graph_file import write_graph
@@ -132,7 +132,9 @@ def test_verify_says_claimed_when_nothing_can_be_checked(
     plan = str(tmp_path / "plan.json")
     assert main(["solve", str(graph_file), "-o", plan]) == EXIT_DONE
     capsys.readouterr()
-    assert main(["verify", str(graph_file), plan]) == EXIT_DONE
+    assert main(["verify", str(graph_file), plan, "--proved"]) == EXIT_NOT_VERIFIED
+    capsys.readouterr()
+    assert main(["verify", str(graph_file), plan]) == EXIT_CLAIMED
     out = capsys.readouterr().out
     assert "claimed by ilp, not re-checkable" in out
     assert "proved" not in out
@@ -144,7 +146,9 @@ def test_verify_says_claimed_when_nothing_can_be_checked(
         (lambda plan: plan.update(peak=10), "peak"),
         (lambda plan: plan.update(peak=12), "peak"),
         (lambda plan: plan.update(lower_bound=12), "lower_bound"),
-        (lambda plan: plan.update(lower_bound=10), "status"),
+        (lambda plan: plan.update(lower_bound=10, gap=11 / 10 - 1), "status"),
+        (lambda plan: plan.update(gap=0.5), "gap"),
+        (lambda plan: plan.update(certificate={"kind": "statement", "bound": 99, "method": "ilp"}), "certificate"),
         (lambda plan: plan["order"].reverse(), "runs before"),
         (lambda plan: plan["order"].pop(), "is missing"),
         (lambda plan: plan.update(order=[0, 0, 2, 1, 3]), "occurs twice"),

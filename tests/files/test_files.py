@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from memsched.core.peak import memory_profile, peak_bytes
 from memsched.files.fields import FormatError
 from memsched.files.graph_file import graph_from_json, graph_to_json, read_graph, write_graph
 from memsched.files.inductor_dump import graph_from_inductor_json
-from memsched.files.json_file import atomic_write, write_json
+from memsched.files.json_file import atomic_write, read_json, write_json
 from memsched.files.plan_file import plan_to_json, read_plan
 from memsched.search.solver import solve
 from tests.oracle import random_graph, random_graphs
@@ -364,3 +365,41 @@ def test_strange_names_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["solve", str(tmp_path / "graph.json")]) == 0
     graph: Graph = read_graph(tmp_path / "graph.json")
     assert solve(graph).peak == peak_bytes(graph, solve(graph).order)
+
+
+# ---- writing and reading as the system means it
+
+
+def test_a_link_is_followed_and_the_old_mode_is_kept(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    real.write_text("{}")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    write_json(link, {"a": 1})
+    assert link.is_symlink() and json.loads(real.read_text()) == {"a": 1}
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "new.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_device_is_written_to_and_stays_one() -> None:
+    write_json("/dev/null", {"a": 1})
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_pipe_is_read_once() -> None:
+    """Peeking into it for gzip's first bytes took them away."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as stream:
+        stream.write(gzip.compress(b'{"a": 1}'))
+    try:
+        assert read_json(f"/dev/fd/{reader}") == {"a": 1}
+    finally:
+        os.close(reader)

@@ -238,7 +238,7 @@ def test_refuting_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memsched.search.refute.refute.break_symmetries", begun)
     graph = layered(300)
     peak = peak_bytes(graph, graph.topological_order)
-    budget = Budget(10**9, deadline=time.monotonic())
+    budget = Budget(10**9, deadline=time.thread_time())
     found = refute(graph, lower_bound=0, upper_bound=peak, budget=budget)
     assert budget.timed_out
     assert found.order is None
@@ -256,3 +256,34 @@ def test_names_do_not_matter(rename: Callable[[Sequence[str]], list[str]]) -> No
         ops = tuple(Op(name, op.kind, op.workspace) for name, op in zip(names, graph.ops, strict=True))
         other = Graph("another name", ops, graph.buffers, graph.order_edges)
         assert solve(other).order == solve(graph).order
+
+
+def test_an_interrupted_search_answers_with_the_best_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the second stage: the order of the first one is there, and says so."""
+
+    def interrupted(_state: object) -> None:
+        raise KeyboardInterrupt
+
+    stages = (solver._STOCK, solver.Stage("slow", interrupted))
+    monkeypatch.setitem(solver._STAGES_OF, "auto", stages)
+    graph = two_hills()
+    with pytest.raises(KeyboardInterrupt):
+        solve(graph)
+    schedule = solve(graph, Options(answer_interrupted=True))
+    assert schedule.interrupted and "interrupted in slow" in schedule.note
+    check_order(graph, schedule.order)
+
+
+def test_a_stopped_process_changes_no_plan() -> None:
+    """Deadlines are CPU seconds of the thread: seconds in which nothing runs are not spent."""
+    budget = Budget.for_seconds(0.5)
+    time.sleep(0.7)
+    assert not budget.exhausted_by_now()
+
+
+def test_a_stage_that_raises_gives_back_its_share() -> None:
+    budget = Budget(20_000)
+    with pytest.raises(RuntimeError), budget.share(0.3) as part:
+        assert part.units == 6_000
+        raise RuntimeError
+    assert budget.units == 20_000
