@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from memsched.cli import COMMANDS, EXIT_BAD_INPUT, EXIT_CLAIMED, EXIT_DONE, EXIT_NOT_VERIFIED, main
+from memsched.cli import COMMANDS, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, main
+from memsched.cli.command import EXIT_CLAIMED
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.result import StatementCertificate
 from memsched.files.graph_file import write_graph
