@@ -7,8 +7,6 @@ files.  Where two runs hold the same case and mode, the later run on the command
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -82,9 +80,7 @@ def _csv(groups: Sequence[Group]) -> str:
         for group in groups
         for row in group.modes.values()
     ]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    import pandas
+
+    # As objects: a column in which a value is missing keeps its whole numbers.
+    return str(pandas.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n"))
