@@ -18,21 +18,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch._inductor import ir, memory
+from torch._inductor.utils import get_dtype_size
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
 from memsched.core.graph import Buffer, Graph, GraphError, Op
 from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import ESTIMATE_IS_EXACT
+from memsched.inductor.sizes import elements_of, is_range
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 
-__all__ = ["ExtractionError", "extract_graph"]
+__all__ = ["ExtractionError", "extract_graph", "ranged_buffers"]
 
 
 class ExtractionError(RuntimeError):
@@ -51,8 +53,13 @@ class _Extraction:
         self.node_of_buffer = {name: at for at, node in enumerate(self.nodes) for name in node.get_buffer_names()}
         self.buffers: list[Buffer] = []
         self.edges: set[tuple[int, int]] = set()
+        self.ranged: set[str] = set()
 
-    def add_buffer(self, name: str, size: int, producer: int | None, readers: Iterable[int]) -> None:
+    def add_buffer(self, name: str, size: int, producer: int | None, readers: Iterable[int], upper: int = 0) -> None:
+        """Add a buffer of `size` bytes by Inductor's count, or of `upper`, if its size depends on data."""
+        if upper and not size:
+            self.ranged.add(name)
+            size = upper
         consumers = tuple(sorted(set(readers) - {producer}))
         kept = name in self.outputs
         if size and (producer is not None or consumers):
@@ -68,7 +75,7 @@ class _Extraction:
             producer = at if allocated_here else self._allocating_node(buffer)
             if not allocated_here:
                 readers.append(at)
-            self.add_buffer(buffer.get_name(), info.size_free, producer, readers)
+            self.add_buffer(buffer.get_name(), info.size_free, producer, readers, _upper_bytes(buffer))
             self.edges.update((at, self.index[reader]) for reader in info.succ_nodes_for_ordering)
 
     def _allocating_node(self, buffer: Any) -> int:
@@ -124,7 +131,8 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
     extraction = _Extraction(nodes, outputs)
     for input_name, buffer in freeable.items():
         readers = [extraction.index[reader] for reader in buffer.mpi_buffer.succ_nodes]
-        extraction.add_buffer(input_name, buffer.mpi_buffer.size_free, None, readers)
+        upper = _bytes_in_range(V.graph.graph_inputs[input_name])
+        extraction.add_buffer(input_name, buffer.mpi_buffer.size_free, None, readers, upper)
     for at, node in enumerate(nodes):
         extraction.add_node_buffers(at, node)
     extraction.add_dependencies()
@@ -133,10 +141,37 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
         graph = extraction.graph(name, stage, pinned)
     except GraphError:
         graph = extraction.graph(name, stage, sorted(pinned))
-    incoming = peak_bytes(graph, range(len(nodes)))
+    known = tuple(buffer for buffer in graph.buffers if buffer.name not in extraction.ranged)
+    edges = tuple(sorted((before, op) for op, some in enumerate(graph.predecessors) for before in some))
+    counted = graph if not extraction.ranged else replace(graph, buffers=known, order_edges=edges)
+    incoming = peak_bytes(counted, range(len(nodes)))
     if ESTIMATE_IS_EXACT and incoming != estimate:
         raise ExtractionError(f"{name}: the extracted graph peaks at {incoming} bytes, Inductor estimates {estimate}")
     return graph
+
+
+def ranged_buffers(nodes: Sequence[BaseSchedulerNode]) -> list[str]:
+    """The buffers that `nodes` write whose sizes depend on data, by name."""
+    buffers = [buffer for node in nodes for buffer in node.get_outputs()]
+    return [buffer.get_name() for buffer in buffers if _upper_bytes(buffer)]
+
+
+def _upper_bytes(buffer: Any) -> int:
+    """The most bytes of a buffer whose size depends on data; 0 for any other."""
+    if buffer.node is None or not buffer.node.has_tensor_output():
+        return 0
+    if isinstance(buffer.node.get_output_spec(), (ir.NoneLayout, ir.MultiOutputLayout)):
+        return 0
+    if buffer.get_name() in V.graph.scheduler.mutation_real_name:
+        return 0
+    return _bytes_in_range(buffer.node)
+
+
+def _bytes_in_range(value: Any) -> int:
+    """The most bytes of an input or a result whose size depends on data; 0 for any other, and for what is no tensor."""
+    if not hasattr(value, "get_numel") or not is_range(value.get_numel()):
+        return 0
+    return elements_of(value.get_numel()) * int(get_dtype_size(value.get_dtype()))
 
 
 def _is_pinned(node: BaseSchedulerNode) -> bool:

@@ -27,6 +27,7 @@ from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
 from memsched.inductor.failures import reason_of
+from memsched.inductor.sizes import elements_of
 from memsched.records.origin import Origin, Role
 from memsched.records.published import count
 
@@ -218,7 +219,7 @@ def _dtype(dtype: torch.dtype) -> str:
 
 def _shape(sizes: Iterable[Any]) -> tuple[int, ...]:
     """The sizes as numbers: for a symbolic one, the size that Inductor plans with."""
-    return tuple(int(size) if _is_number(size) else int(V.graph.sizevars.optimization_hint(size)) for size in sizes)
+    return tuple(int(size) if _is_number(size) else elements_of(size) for size in sizes)
 
 
 def _is_number(size: Any) -> bool:

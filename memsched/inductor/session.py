@@ -16,6 +16,7 @@ import contextlib
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from torch._inductor import config
@@ -23,9 +24,9 @@ from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
-from memsched.core.result import Options, Schedule
+from memsched.core.result import Options, Schedule, Status
 from memsched.fusion.planner import FusionPlanner
-from memsched.inductor.extract import extract_graph
+from memsched.inductor.extract import extract_graph, ranged_buffers
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.flops import flops_of
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
@@ -228,6 +229,9 @@ class PlanningSession:
     def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode], emitted_peak: int) -> GraphReport:
         graph, schedule = found.graph, found.schedule
         planner, refusals = self.planner, self._refusals()
+        ranged = tuple(ranged_buffers(nodes))
+        if ranged and schedule.status is Status.OPTIMAL:
+            schedule = replace(schedule, status=Status.BOUNDED)
         return GraphReport.planned(
             graph,
             schedule,
@@ -244,8 +248,9 @@ class PlanningSession:
             refusals=refusals,
             fusions=self._fusions(),
             flops=flops_of(V.graph.module),
+            ranged=ranged,
             rewrites=rewrites_of(V.graph.module.graph),
-            note="; ".join(filter(None, (schedule.note, *self._notes()))),
+            note="; ".join(filter(None, (schedule.note, *self._notes(), _range_words(ranged)))),
             origins=origins_of(graph),
         )
 
@@ -277,3 +282,11 @@ class PlanningSession:
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
         kernels = num_kernels(nodes)
         self.sink(GraphReport.left_to_stock(self.name, self.kind, len(nodes), kernels, self.seconds, self.fallback))
+
+
+def _range_words(ranged: Sequence[str]) -> str:
+    """What the user should know of sizes that depend on data."""
+    if not ranged:
+        return ""
+    some = ", ".join(ranged[:3]) + (f" and {len(ranged) - 3} more" if len(ranged) > 3 else "")
+    return f"sizes that depend on data count at the upper end of their range: {some}"

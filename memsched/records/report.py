@@ -46,6 +46,7 @@ class GraphReport:
     kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
     fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
     flops: of its products, convolutions and attention (`memsched/inductor/flops.py`); 0 where nobody counted.
+    ranged: buffers whose sizes depend on data: they count at the upper end of their range, and nothing is optimal.
     rewrites: how many nodes of the traced graph each rule changed (`memsched/inductor/rewrites/rules.py`).
     refusals: those fusions, dearest first; fusions: those that were made, in that order.
     origins: what is known about each buffer, by name.
@@ -74,6 +75,7 @@ class GraphReport:
     note: str = ""
     cached: bool = False
     flops: int = 0
+    ranged: tuple[str, ...] = ()
     rewrites: Mapping[str, int] = field(default_factory=dict)
     refusals: tuple[RefusedFusion, ...] = field(default=(), repr=False)
     fusions: tuple[MadeFusion, ...] = field(default=(), repr=False)

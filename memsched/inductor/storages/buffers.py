@@ -15,6 +15,7 @@ from torch._inductor.utils import get_dtype_size
 from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
+from memsched.inductor.sizes import elements_of
 from memsched.inductor.storages.local_buffers import kernel_local, thread_local
 from memsched.inductor.storages.saved_copies import saved_copies
 from memsched.storage.pieces import CUDA_ALIGNMENT, Piece
@@ -30,13 +31,14 @@ def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Pie
     freed = _freed_inputs()
     siblings = _siblings(nodes)
     local, gone = kernel_local(nodes), thread_local(nodes)
+    spans = {name: _span(names) for names in _sharing_inputs() for name in names}
     pieces = {}
     for buffer in graph.buffers:
         held = buffer.producer is None and freed is not None and buffer.name not in freed
         if held or buffer.name in gone:
             continue
         readers = {*buffer.consumers, *siblings.get(buffer.name, ())} - {buffer.producer}
-        size = _storage_bytes(buffer.name)
+        size = max(_storage_bytes(buffer.name), spans.get(buffer.name, 0))
         name_is_local = buffer.name in local and not buffer.kept
         pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
     return pieces | dict(_unread_results(nodes)) | dict(_copies(nodes))
@@ -88,12 +90,34 @@ def _copies(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
 
 
 def _shared_inputs(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, str]]:
-    first: dict[int, str] = {}
+    for names in _sharing_inputs():
+        known = [name for name in names if name in pieces]
+        yield from ((name, known[0]) for name in known[1:])
+
+
+def _sharing_inputs() -> list[list[str]]:
+    """The inputs that share a storage, by storage: saved views of one tensor."""
+    by_storage: dict[int, list[str]] = {}
     for name, example in zip(V.graph.graph_inputs, V.graph.example_inputs or (), strict=False):
-        if name in pieces and isinstance(example, Tensor):
-            owner = first.setdefault(example.untyped_storage()._cdata, name)
-            if owner != name:
-                yield name, owner
+        if isinstance(example, Tensor):
+            by_storage.setdefault(example.untyped_storage()._cdata, []).append(name)
+    return [names for names in by_storage.values() if len(names) > 1]
+
+
+def _span(names: Sequence[str]) -> int:
+    """Bytes from the first to the last element of inputs that share a storage: tiles of a tensor are all of it."""
+    examples = dict(zip(V.graph.graph_inputs, V.graph.example_inputs or (), strict=False))
+    starts, ends = [], []
+    for name in names:
+        example = examples[name]
+        numbers = (example.storage_offset(), *example.shape, *example.stride())
+        if not all(isinstance(number, int) for number in numbers) or not example.numel():
+            return 0  # symbolic: the largest of them counts
+        last = sum((size - 1) * step for size, step in zip(example.shape, example.stride(), strict=True))
+        starts.append(example.storage_offset() * example.element_size())
+        ends.append((example.storage_offset() + last + 1) * example.element_size())
+    alignment = CUDA_ALIGNMENT if examples[names[0]].device.type == "cuda" else 1
+    return int(-(-(max(ends) - min(starts)) // alignment) * alignment)
 
 
 def _storage_bytes(name: str) -> int:
@@ -105,8 +129,7 @@ def _storage_bytes(name: str) -> int:
 
 def _bytes_of(buffer: Any) -> int:
     graph = V.graph
-    elements = graph.sizevars.optimization_hint(graph.get_allocation_storage_size(buffer), fallback=0)
-    size: int = int(elements) * get_dtype_size(buffer.get_dtype())
+    size: int = elements_of(graph.get_allocation_storage_size(buffer)) * get_dtype_size(buffer.get_dtype())
     device = buffer.get_device()
     alignment = CUDA_ALIGNMENT if device is not None and device.type == "cuda" else 1
     return -(-size // alignment) * alignment
