@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import memsched
+from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_ROSE, main
 from memsched.inductor.bytes.measure import trace_memory
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit.choose import climb_for
 from memsched.inductor.fit.rungs import rung_of
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.rewrites.checkpoint_blocks import blocks_of, checkpoint_blocks
+from tests.paths import ROOT
 
 STRICT = {"strict": True, "fx_graph_cache": False}
 KIB = 1024
@@ -220,3 +225,51 @@ def test_random_numbers_are_never_drawn_again() -> None:
 
 def test_without_a_list_of_blocks_nothing_is_tagged() -> None:
     assert checkpoint_blocks(joint_graph("L['self'].stem")) == []
+
+
+@pytest.mark.plans
+def test_the_commands_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/fit.md, but for the command that plans for cuda, which `test_fit_for_cuda` runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "train", raising=False)
+    (tmp_path / "train.py").write_text(
+        "import torch\nfrom tests.inductor.fit.test_fit import Language, batch\n"
+        "def step():\n    model = Language(2)\n    return model, batch(), torch.optim.SGD(model.parameters(), lr=0.1)\n"
+    )
+    lines = (ROOT / "docs" / "fit.md").read_text().splitlines()
+    commands = [line.split("#")[0].strip() for line in lines if line.startswith("    memsched fit")]
+    assert len(commands) == 3
+    for command in commands:
+        if "cuda" not in command:
+            assert main(command.split()[1:]) == EXIT_DONE
+            assert "memsched.train_step(model, optimizer, options=" in capsys.readouterr().out
+    assert main(["fit", "train:step", "--peak", "1KiB", "--json"]) == EXIT_ROSE
+    told = json.loads(capsys.readouterr().out)
+    assert told["format"] == "memsched-fit/1" and not told["fits"]
+    assert told["rungs"][0]["recompute_flops"] == 0
+    assert main(["fit", "train:step", "--peak", "bananas"]) == EXIT_BAD_INPUT
+    monkeypatch.delitem(sys.modules, "train", raising=False)
+
+
+@pytest.mark.fakecuda
+def test_fit_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fake tensors, in a worker: the ladder of a language model that is not built on any device."""
+    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
+    from memsched.planning import fit_target
+
+    try:
+        CudaWorker().close()
+    except CudaUnavailable as reason:
+        pytest.skip(str(reason))
+    monkeypatch.chdir(ROOT)
+    ladder, train_step = fit_target("tests.inductor.fit.test_fit:language_step", "cuda", "0.6x", ["auto"])
+    assert not train_step and ladder.rungs[-1].peak < ladder.rungs[0].peak
+    del tmp_path
+
+
+def language_step() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """For `fit_target`."""
+    return Language(2, 64, 2048), batch(2048)
