@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(plain, name)
     if name == "fit":
-        from memsched.inductor.fit.model import fit
+        from memsched.fitting import fit
 
         return fit
     if name == "train_step":

@@ -22,14 +22,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memsched.core.sizes import InputError
-from memsched.levers.ladder import Ladder, Rung
-from memsched.levers.setting import Setting
 from memsched.records.report import GraphKind
 
 if TYPE_CHECKING:
     from memsched.inductor.cuda_without_gpu import StepPlan
 
-__all__ = ["DEVICES", "Prediction", "StepPlanner", "fit_target", "largest_batch", "predict"]
+__all__ = ["DEVICES", "Prediction", "StepPlanner", "largest_batch", "predict"]
 
 DEVICES = ("cuda", "cpu")
 
@@ -150,61 +148,6 @@ class StepPlanner:
     def __exit__(self, *_exception: object) -> None:
         if self._worker is not None:
             self._worker.close()
-
-
-def fit_target(
-    target: str,
-    device: str,
-    budget: str,
-    levers: Sequence[str],
-    *,
-    arguments: Mapping[str, Any] | None = None,
-    on_rung: Callable[[Any], None] = lambda _rung: None,
-) -> tuple[Ladder, bool]:
-    """The ladder of the step that `module:function` builds, and whether the optimizer's update is part of it.
-
-    device: "cpu" plans the model as it is; "cuda" plans on fake tensors, at any size, the compiled model alone.
-
-    Raises:
-        ValueError: a target, budget or lever that is none, a step that cannot be planned; one line.
-    """
-    from memsched.inductor.fit.model import fit
-    from memsched.inductor.questions.target import build_target, find_function
-
-    if device == "cpu":
-        function = find_function(target)
-        step = build_target(lambda: function(**(arguments or {})), target)
-        how: dict[str, Any] = {"budget": budget, "levers": levers, "on_rung": on_rung}
-        return fit(step.model, *step.batch, optimizer=step.optimizer, **how).ladder, step.optimizer is not None
-    return _fit_on_cuda(target, device, budget, levers, arguments or {}, on_rung), False
-
-
-def _fit_on_cuda(
-    target: str,
-    device: str,
-    budget: str,
-    levers: Sequence[str],
-    arguments: Mapping[str, Any],
-    on_rung: Callable[[Any], None],
-) -> Ladder:
-    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
-    from memsched.inductor.fit.choose import climb_for
-    from memsched.inductor.fit.rungs import rung_of
-    from memsched.inductor.options import BackendOptions
-
-    if device not in DEVICES:
-        raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
-    options = BackendOptions(peak_budget=budget, levers=tuple(levers))
-    try:
-        with CudaWorker() as worker:
-
-            def plan(setting: Setting) -> Rung:
-                how = {"options": setting.to_options(), "arguments": arguments}
-                return rung_of(setting, worker.plans(target, ways=("memsched",), **how)[0].reports)  # type: ignore[arg-type]
-
-            return climb_for(options, plan, on_rung)
-    except (CudaUnavailable, WorkerError) as error:
-        raise InputError(f"device {device!r}: {error}") from None
 
 
 def largest_batch(need: Callable[[int], int], limit: int, smallest: int, largest: int) -> int | None:

@@ -24,6 +24,7 @@ LAYERS = (
     ("storage", "levers"),
     ("inductor", "render", "patching"),
     ("questions", "planning"),
+    ("fitting",),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )
@@ -31,7 +32,7 @@ LAYERS = (
 
 PURE = (
     *("core", "contract", "records", "files", "check", "series_parallel", "search", "fusion", "storage", "levers"),
-    *("questions", "planning", "patching", "render", "cli"),
+    *("questions", "planning", "fitting", "patching", "render", "cli"),
 )
 """Parts that import neither torch nor a solver when they are imported."""
 
@@ -123,7 +124,7 @@ for index, graph in enumerate(random_graphs(8, seed=41, largest=8)):
     write_graph({str(tmp_path)!r} + f"/g{{index}}.json", graph)
     argv = ["solve", {str(tmp_path)!r} + f"/g{{index}}.json", "-o", {str(tmp_path)!r} + f"/p{{index}}.json"]
     assert main(argv) == 0
-    assert main(["verify", argv[1], argv[3]]) == 0
+    assert main(["verify", argv[1], argv[3]]) in (0, 4)  # 4: an optimum that rests on a search
     plan = read_plan(argv[3])
     assert plan.peak == brute_force_peak(graph)
 """

@@ -9,8 +9,7 @@ from typing import Any
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE, Command
 from memsched.core.sizes import InputError
-from memsched.planning import fit_target
-from memsched.render.text.fit import fit_text, fit_to_json
+from memsched.fitting import fit_target
 from memsched.render.text.words import format_bytes
 
 __all__ = ["COMMANDS"]
@@ -45,16 +44,14 @@ def _run(arguments: argparse.Namespace) -> int:
     names = [name.strip() for name in arguments.levers.split(",")]
     given = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
     try:
-        ladder, train_step = fit_target(
-            arguments.target, arguments.device, arguments.peak, names, arguments=given, on_rung=on_rung
-        )
+        found = fit_target(arguments.target, arguments.device, arguments.peak, names, arguments=given, on_rung=on_rung)
     except ValueError as error:
         raise InputError(str(error).removeprefix("memsched: ")) from None
     if arguments.json:
-        print(json.dumps(fit_to_json(ladder, train_step), separators=(",", ":")))
+        print(json.dumps(found.to_json(), separators=(",", ":")))
     else:
-        print(fit_text(ladder, train_step))
-    return EXIT_DONE if ladder.fits else EXIT_ROSE
+        print(found)
+    return EXIT_DONE if found.fits else EXIT_ROSE
 
 
 COMMANDS = (Command("fit", "how far down a step can go, to a budget, and what each rung costs", _declare, _run),)

@@ -13,6 +13,8 @@ from torch import fx
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from memsched.inductor.sizes import elements_of
+
 __all__ = ["flops_of"]
 
 
@@ -33,11 +35,18 @@ def _flops_of_node(node: fx.Node) -> int:
     if formula is None:
         return 0
 
-    def value(argument: fx.Node) -> Any:
-        return argument.meta.get("val")
-
     try:
-        arguments = tree_map_only(fx.Node, value, node.args)
-        return int(formula(*arguments, **tree_map_only(fx.Node, value, dict(node.kwargs)), out_val=value(node)))
+        arguments = tree_map_only(fx.Node, _shape_of, node.args)
+        keywords = tree_map_only(fx.Node, _shape_of, dict(node.kwargs))
+        return int(formula(*arguments, **keywords, out_val=_shape_of(node)))
     except Exception:
         return 0
+
+
+def _shape_of(node: fx.Node) -> Any:
+    """What the formulas take in place of tensors: shapes in numbers, since a question about a size would guard."""
+
+    def shape(value: torch.Tensor) -> tuple[int, ...]:
+        return tuple(size if isinstance(size, int) else elements_of(size) for size in value.shape)
+
+    return tree_map_only(torch.Tensor, shape, node.meta.get("val"))

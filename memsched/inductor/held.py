@@ -29,7 +29,7 @@ def held_bytes(
         parameters=storage_bytes(parameters),
         buffers=storage_bytes(model.buffers()) if isinstance(model, nn.Module) else 0,
         gradients=storage_bytes(parameter.grad for parameter in parameters if parameter.grad is not None),
-        optimizer_state=None if optimizer is None else _state_after_first_step(optimizer),
+        optimizer_state=None if optimizer is None else _state_after_first_step(optimizer, parameters),
         batch=storage_bytes(leaf for leaf in tree_leaves(list(batch)) if isinstance(leaf, Tensor)),
     )
 
@@ -40,7 +40,7 @@ def storage_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def _state_after_first_step(optimizer: torch.optim.Optimizer) -> int | None:
+def _state_after_first_step(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> int | None:
     """Bytes that the optimizer holds after its first step; None when that cannot be found out.
 
     A copy of the optimizer makes one step on tensors of the device "meta": states have sizes there, and the count of
@@ -59,5 +59,5 @@ def _state_after_first_step(optimizer: torch.optim.Optimizer) -> int | None:
     except Exception:
         return None
     leaves = [leaf for leaf in tree_leaves([*map(dict, twin.state.values())]) if isinstance(leaf, Tensor)]
-    devices = {parameter.device.type for group in optimizer.param_groups for parameter in group["params"]}
+    devices = {parameter.device.type for parameter in parameters}
     return sum(int(leaf.nbytes) for leaf in leaves if leaf.device.type == "meta" or devices == {"cpu"})

@@ -80,7 +80,7 @@ def test_reports_tell_what_fusions_bring_and_cost() -> None:
     ("options", "told"),
     [
         ({"fusion": "budget"}, "peak_budget"),
-        ({"peak_budget": "1GiB"}, 'fusion="budget"'),
+        ({"fusion": "stock", "peak_budget": "1GiB"}, 'fusion="stock"'),
         ({"fusion": "budget", "peak_budget": "much"}, "'much'"),
         ({"fusion": "budget", "peak_budget": "0x"}, "'0x'"),
         ({"fusion": "all"}, "'all'"),

@@ -1,6 +1,6 @@
 """What runs inside of one op: subgraphs, whose buffers the outer graph does not see.
 
-A chunk of a loss, a branch of `torch.cond`, the body of a loop are graphs of their own that one op calls.  The outer
+A chunk of a loss, a region that is compiled once and called often, is a graph of its own that one op calls.  The outer
 scheduler knows their inputs and results.  What is alive inside while they run is scratch memory of that op:
 
     outer:   h, w ──> invoke_subgraph ──> dh, dw            inner: logits, their softmax, its gradient
@@ -8,7 +8,7 @@ scheduler knows their inputs and results.  What is alive inside while they run i
 
 Inductor orders a subgraph only when it writes the code of the op that calls it, behind our passes.  So each is lowered
 once more beforehand, under the same passes, and only asked for its peak (`GraphLowering.codegen_subgraph`,
-torch/_inductor/graph.py).  Of several subgraphs of one op the largest counts: one of them runs at a time.
+torch/_inductor/graph.py).  Branches of `torch.cond` and bodies of loops are not counted.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ def inner_bytes(nodes: Sequence[BaseSchedulerNode]) -> dict[int, int]:
 
 
 def _subgraphs_of(node: BaseSchedulerNode) -> list[Any]:
-    get = getattr(node.node, "get_subgraphs", None)
-    return [subgraph for subgraph in get() if subgraph.graph is not None] if get is not None else []
+    called = node.node
+    # Branches and loop bodies read buffers of the outer graph by name: lowered twice, they would name them twice.
+    if type(called).__name__ != "InvokeSubgraph" or getattr(called.subgraph, "graph", None) is None:
+        return []
+    return [called.subgraph]
 
 
 def _inner_peak(subgraph: Any) -> int:

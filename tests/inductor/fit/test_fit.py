@@ -257,16 +257,16 @@ def test_the_commands_of_the_page_run(
 @pytest.mark.fakecuda
 def test_fit_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fake tensors, in a worker: the ladder of a language model that is not built on any device."""
+    from memsched.fitting import fit_target
     from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
-    from memsched.planning import fit_target
 
     try:
         CudaWorker().close()
     except CudaUnavailable as reason:
         pytest.skip(str(reason))
     monkeypatch.chdir(ROOT)
-    ladder, train_step = fit_target("tests.inductor.fit.test_fit:language_step", "cuda", "0.6x", ["auto"])
-    assert not train_step and ladder.rungs[-1].peak < ladder.rungs[0].peak
+    found = fit_target("tests.inductor.fit.test_fit:language_step", "cuda", "0.6x", ["auto"])
+    assert not found.train_step and found.ladder.rungs[-1].peak < found.ladder.rungs[0].peak
     del tmp_path
 
 

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 import memsched
 from memsched.inductor import backend
 from memsched.inductor.bytes.measure import measure_peak
+from memsched.inductor.rewrites.rules import Rule
 from memsched.inductor.train_step import program as train_step_program
 from memsched.inductor.train_step import step as module
 from memsched.inductor.train_step.compile import CompiledStep, Plan
@@ -408,7 +409,8 @@ def test_foreign_gradients_are_refused(interpreted: list[Any]) -> None:
 @pytest.mark.plans
 def test_a_pass_of_the_user_over_the_traced_graph_runs_before_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(backend, "_rewrite", lambda graph: ran.append("ours") or [])
+    own = Rule("own", "testing", lambda graph: ran.append("ours") or [])
+    monkeypatch.setattr(backend, "GRAPH_RULES", (own,))
     options = {**STRICT, "post_grad_custom_post_pass": lambda graph: ran.append("theirs")}
     model = tiny()
     memsched.train_step(model, SGD(model.parameters(), lr=0.1), options=options).plan(tokens())
