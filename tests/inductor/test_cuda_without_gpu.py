@@ -167,12 +167,13 @@ def test_bad_input_is_one_line(
 
 
 def test_parts_add_up_to_what_the_replay_and_the_caller_hold(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Four linear layers with AdamW: 4 * (4096 * 4096 + 4096) parameters of 4 bytes, twice that in the optimiser."""
+    """Four linear layers with AdamW: 4 * (4096 * 4096 + 4096) parameters of 4 bytes, twice that and eight
+    counts of steps in the optimizer."""
     parameters = 4 * 4 * (4096 * 4096 + 4096)
     code, out, _ = plan(capsys, "laptop:step", "--device", "cpu", "--batch-size", "1", "--json")
     assert code == 0
     for way in json.loads(out)["ways"]:
-        assert way["parameters"] == parameters and way["optimizer_state"] == 2 * parameters
+        assert way["parameters"] == parameters and way["optimizer_state"] == 2 * parameters + 8 * 4
         assert way["batch"] == 2048 * 4096 * 4
         held = way["parameters"] + way["buffers"] + way["batch"] + way["optimizer_state"]
         assert way["peak"] == held + way["replayed"] + way["workspace"]
