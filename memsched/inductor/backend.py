@@ -99,6 +99,8 @@ def planning_patches(
         "inductor_choices_class": functools.partial(PlannedChoices, options),
         # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
         "reorder_for_peak_memory": False,
+        # For CUDA graphs Inductor would order once more, for few partitions, and undo the plan.
+        "triton.reorder_for_reducing_graph_partitions": False,
     }
     if "allow_buffer_reuse" not in (inductor or {}):
         # A dead buffer kept for a later one is one more that is alive: it takes back what the order gained, since

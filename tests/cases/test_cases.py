@@ -26,10 +26,8 @@ SUMS = 2048
 
 
 @pytest.fixture(autouse=True)
-def _no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from torch._inductor import async_compile
-
-    monkeypatch.setattr(async_compile.AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
+def _fresh(no_kernels: None) -> Iterator[None]:
+    del no_kernels
     torch._dynamo.reset()
     memsched.reset()
     patches = torch._inductor.config.patch(fx_graph_cache=False)

@@ -17,11 +17,8 @@ pytestmark = pytest.mark.plans
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No kernels: what is asked is what is planned."""
-    from torch._inductor import async_compile
-
-    monkeypatch.setattr(async_compile.AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
+def _fresh(no_kernels: None) -> Iterator[None]:
+    del no_kernels
     torch._dynamo.reset()
     memsched.reset()
     with config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):

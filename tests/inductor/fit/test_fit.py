@@ -71,13 +71,6 @@ def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.fixture
-def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import async_compile
-
-    monkeypatch.setattr(async_compile.AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
-
-
 @pytest.mark.plans
 @pytest.mark.parametrize("with_optimizer", [False, True], ids=["compile", "train_step"])
 def test_the_ladder_of_a_language_model_goes_below_half(with_optimizer: bool) -> None:
