@@ -14,6 +14,7 @@ COMMANDS = {
     "capture": ("orders.capture", "scheduler graphs of the models into bench/instances/"),
     "orders": ("orders.command", "how good the orders are on captured graphs"),
     "scale": ("orders.scale", "planning time and peaks on large synthetic graphs"),
+    "prices": ("orders.prices", "what a unit of work takes on this machine, by stage of the solver"),
     "series-parallel-scale": ("orders.series_parallel_scale", "the polynomial algorithm on large graphs"),
     "mechanisms": ("fusion.mechanisms", "what raises the peak: order, fusion, and rules against it"),
     "fusion-cost": ("fusion.cost", "what fusions do to a peak as models grow"),

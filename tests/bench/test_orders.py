@@ -11,6 +11,7 @@ from bench.orders import command as orders
 from bench.orders.methods import Answer, scores
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.files.graph_file import write_graph
+from tests.paths import ROOT
 
 
 def test_scores_are_against_the_best_of_all_methods() -> None:
@@ -40,3 +41,13 @@ def test_the_table_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (auto["mean_ratio"], auto["proved"]) == (1.0, 1.0)
     assert orders.main([str(tmp_path), "--methods", "auto"]) == 0
     assert "| auto | 1.0000 |" in capsys.readouterr().out
+
+
+def test_a_unit_of_work_is_measured_for_every_stage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from bench.orders import prices
+
+    (source,) = sorted((ROOT / "bench" / "instances").glob("mlp_ln_gelu_ac.bwd.prefusion.json.gz"))
+    (tmp_path / source.name).write_bytes(source.read_bytes())
+    assert prices.main([str(tmp_path), "--units", "200"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [stage.name for stage in prices.STAGES]
