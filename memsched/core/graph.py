@@ -87,6 +87,11 @@ class Graph:
         return len(self.ops)
 
     @cached_property
+    def precedences(self) -> tuple[tuple[int, int], ...]:
+        """Every (before, after) pair that buffers or order edges state, sorted."""
+        return tuple(sorted((before, op) for op, some in enumerate(self.predecessors) for before in some))
+
+    @cached_property
     def predecessors(self) -> tuple[tuple[int, ...], ...]:
         """For each op the ops that must run before it, distinct and increasing (direct edges only)."""
         before: list[set[int]] = [set() for _ in self.ops]

@@ -142,8 +142,7 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
     except GraphError:
         graph = extraction.graph(name, stage, sorted(pinned))
     known = tuple(buffer for buffer in graph.buffers if buffer.name not in extraction.ranged)
-    edges = tuple(sorted((before, op) for op, some in enumerate(graph.predecessors) for before in some))
-    counted = graph if not extraction.ranged else replace(graph, buffers=known, order_edges=edges)
+    counted = graph if not extraction.ranged else replace(graph, buffers=known, order_edges=graph.precedences)
     incoming = peak_bytes(counted, range(len(nodes)))
     if ESTIMATE_IS_EXACT and incoming != estimate:
         raise ExtractionError(f"{name}: the extracted graph peaks at {incoming} bytes, Inductor estimates {estimate}")
@@ -151,9 +150,10 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
 
 
 def ranged_buffers(nodes: Sequence[BaseSchedulerNode]) -> list[str]:
-    """The buffers that `nodes` write whose sizes depend on data, by name."""
+    """The inputs, and the buffers that `nodes` write, whose sizes depend on data, by name."""
+    inputs = [name for name, value in V.graph.graph_inputs.items() if _bytes_in_range(value)]
     buffers = [buffer for node in nodes for buffer in node.get_outputs()]
-    return [buffer.get_name() for buffer in buffers if _upper_bytes(buffer)]
+    return inputs + [buffer.get_name() for buffer in buffers if _upper_bytes(buffer)]
 
 
 def _upper_bytes(buffer: Any) -> int:

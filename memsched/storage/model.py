@@ -268,8 +268,7 @@ def _graph_like(
 ) -> Graph:
     """The estimate's ops, and `extra` behind them, with other storages, under its precedences and `edges`."""
     implied = {(b.producer, reader) for b in buffers if b.producer is not None for reader in b.consumers}
-    precedences = {(before, op) for op, some in enumerate(estimate.predecessors) for before in some}
-    order_edges = tuple(sorted((precedences | set(edges)) - implied))
+    order_edges = tuple(sorted({*estimate.precedences, *edges} - implied))
     return replace(estimate, ops=(*estimate.ops, *extra), buffers=tuple(buffers), order_edges=order_edges)
 
 

@@ -14,14 +14,11 @@ Claims: nodes that the user tagged keep their tags.  An operator that draws rand
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
-
-import torch
 from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy
 
 from memsched.inductor.origins import module_of
+from memsched.inductor.rewrites.save_random import is_random, source_of
 
 __all__ = ["blocks_of", "checkpoint_blocks"]
 
@@ -37,9 +34,10 @@ def checkpoint_blocks(graph: fx.Graph, every: int = 1) -> list[fx.Node]:
     group_of = {node: block // every for node, block in blocks_of(graph).items()}
     if any("recompute" in node.meta for node in group_of):
         return []
+    forward = set(_forward_operators(graph))
     for node, group in group_of.items():
-        leaves = any(group_of.get(user, group) != group or user not in group_of for user in _forward_users(node))
-        keep = leaves or _is_random(node)
+        leaves = any(group_of.get(user) != group for user in node.users if user in forward)
+        keep = leaves or is_random(node)
         node.meta["recompute"] = CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.MUST_RECOMPUTE
         node.meta["ac_graph_id"] = _FIRST_GROUP + group
     return [node for node in group_of if node.meta["recompute"] is CheckpointPolicy.MUST_RECOMPUTE]
@@ -52,7 +50,7 @@ def blocks_of(graph: fx.Graph) -> dict[fx.Node, int]:
     """
     lists: dict[str, dict[fx.Node, int]] = {}
     for node in _forward_operators(graph):
-        place = _place(module_of(_source_of(node)))
+        place = _place(module_of(source_of(node)))
         if place is not None:
             container, number = place
             lists.setdefault(container, {})[node] = number
@@ -67,38 +65,14 @@ def _place(path: str) -> tuple[str, int] | None:
     return None if at is None else (".".join(parts[:at]), int(parts[at]))
 
 
-def _forward_operators(graph: fx.Graph) -> Iterable[fx.Node]:
+def _forward_operators(graph: fx.Graph) -> list[fx.Node]:
     """The operators that do not depend on an incoming gradient."""
     backward: set[fx.Node] = set()
+    forward = []
     for node in graph.nodes:
-        if (node.op == "placeholder" and "tangents" in str(node.target)) or not backward.isdisjoint(
-            node.all_input_nodes
-        ):
+        is_tangent = node.op == "placeholder" and "tangents" in str(node.target)
+        if is_tangent or not backward.isdisjoint(node.all_input_nodes):
             backward.add(node)
         elif node.op == "call_function":
-            node.meta.setdefault("memsched_forward", True)
-            yield node
-
-
-def _forward_users(node: fx.Node) -> list[fx.Node]:
-    return [user for user in node.users if user.op == "call_function" and user.meta.get("memsched_forward")]
-
-
-def _source_of(node: fx.Node) -> fx.Node:
-    """Behind a `getitem`, the operator whose result it takes."""
-    while node.target is operator.getitem and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
-    return node
-
-
-def _is_random(node: fx.Node) -> bool:
-    """Whether random numbers are drawn; an attention without dropout is tagged as if it did."""
-    source = _source_of(node)
-    target = source.target
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
-        return False
-    place = next((at for at, one in enumerate(target._schema.arguments) if one.name == "dropout_p"), None)
-    if place is None:
-        return True
-    given = source.args[place] if place < len(source.args) else source.kwargs.get("dropout_p", 0.0)
-    return bool(given != 0.0)
+            forward.append(node)
+    return forward

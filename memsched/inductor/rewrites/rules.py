@@ -21,10 +21,11 @@ from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
 from memsched.inductor.rewrites.describe_chunks import describe_chunks
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.save_random import save_random
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
 
-__all__ = ["CUT_RULES", "GRAPH_RULES", "Rule", "apply_rule", "checkpoint_rule", "rewrites_of"]
+__all__ = ["CUT_RULES", "GRAPH_RULES", "SAVE_RANDOM", "Rule", "apply_rule", "checkpoint_rule", "rewrites_of"]
 
 log = logging.getLogger("memsched")
 
@@ -45,6 +46,10 @@ CUT_RULES = (
     Rule("describe_chunks", "describing chunks of the loss", describe_chunks),
     Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints),
 )
+
+
+SAVE_RANDOM = Rule("save_random", "saving random operators", save_random)
+"""The rule of `CUT_RULES` that is there when the partitioner may choose what to recompute (`saved_share`)."""
 
 
 def checkpoint_rule(every: int) -> Rule:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from torch._inductor import config
 from torch._inductor.virtualized import V
 
-from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.records.report import GraphReport
 
@@ -76,13 +75,9 @@ def _above_the_outer_graph(report: GraphReport) -> int:
     if report.graph is None or report.schedule is None:
         return 0
     own = tuple(buffer for buffer in report.graph.buffers if buffer.producer is not None)
-    inside = replace(report.graph, buffers=own, order_edges=_precedences(report.graph))
+    inside = replace(report.graph, buffers=own, order_edges=report.graph.precedences)
     results = sum(buffer.size for buffer in own if buffer.kept)
     return max(0, peak_bytes(inside, report.schedule.order) - results)
-
-
-def _precedences(graph: Graph) -> tuple[tuple[int, int], ...]:
-    return tuple(sorted((before, op) for op, some in enumerate(graph.predecessors) for before in some))
 
 
 def _reporting_to(planning: Any, reports: list[GraphReport]) -> Any:

@@ -42,7 +42,7 @@ from torch.optim import Optimizer
 
 from memsched.inductor.backend import cut_settings, partition_patches
 from memsched.inductor.compat import unsupported_reason
-from memsched.inductor.failures import reason_of
+from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
 from memsched.inductor.fit.rungs import planned_rung
 from memsched.inductor.options import BackendOptions
@@ -225,10 +225,17 @@ class TrainStep:
             trial = TrainStep(self.model, self.optimizer, self.loss_fn, at)
             return planned_rung(setting, lambda: [trial.plan(*batch).plan])
 
-        self.ladder = climb_for(given.backend, plan)
-        if not self.ladder.fits:
+        chosen = given.backend.setting
+        try:
+            self.ladder = climb_for(given.backend, plan)
+            chosen = self.ladder.chosen.setting
+        except Exception as error:
+            if given.backend.strict:
+                raise
+            leave_to_stock("the choice of levers", "pulling levers", reason_of(error))
+        if self.ladder is not None and not self.ladder.fits:
             log.warning("memsched: %s", missed_words(self.ladder))
-        self.options = replace(given, backend=given.backend.at(self.ladder.chosen.setting))
+        self.options = replace(given, backend=given.backend.at(chosen))
 
     def _forget_state(self, states: set[Any]) -> None:
         """Undo the creation of state for a step that did not come: keep that of the parameters `states` only."""

@@ -18,11 +18,13 @@ from torch.nn import functional
 import memsched
 from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_ROSE, main
 from memsched.inductor.bytes.measure import trace_memory
+from memsched.inductor.capture.lower import planned_way, run_uncompiled
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit.choose import climb_for
 from memsched.inductor.fit.rungs import rung_of
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.rewrites.checkpoint_blocks import blocks_of, checkpoint_blocks
+from memsched.inductor.rewrites.save_random import is_random
 from tests.paths import ROOT
 
 STRICT = {"strict": True, "fx_graph_cache": False}
@@ -266,3 +268,39 @@ def test_fit_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def language_step() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     """For `fit_target`."""
     return Language(2, 64, 2048), batch(2048)
+
+
+@pytest.mark.plans
+@pytest.mark.parametrize("fallback_random", [False, True])
+def test_a_share_of_what_is_saved_draws_no_random_number_again(fallback_random: bool) -> None:
+    """Stock's knapsack recomputes a dropout with other numbers: gradients 31% off."""
+    model, inputs = Language(2, dropout=0.5), batch()
+    backwards: list[torch.fx.Graph] = []
+
+    def look(gm: torch.fx.GraphModule, _inputs: Any, **how: Any) -> None:
+        if how.get("is_backward"):
+            backwards.append(gm.graph)
+
+    with torch._inductor.config.patch(fallback_random=fallback_random):
+        run_uncompiled(model, inputs, look, planned_way(BackendOptions(strict=True, saved_share=0.05)))
+    (backward,) = backwards
+    assert not [node for node in backward.nodes if node.op == "call_function" and is_random(node)]
+
+
+@pytest.mark.plans
+def test_a_choice_of_levers_that_fails_leaves_them_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning; the step itself goes on."""
+    from memsched.inductor.train_step import step as module
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(module, "climb_for", broken)
+    model, inputs = Language(1), batch()
+    options = {"peak_budget": "0.5x", "checkpoint_blocks": 1}
+    step = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options=options)
+    step._pull_levers(inputs)
+    assert sum("choice of levers is left to stock" in record.message for record in caplog.records) == 1
+    assert step.options.backend.setting.checkpoint_blocks == 1 and not step.options.backend.pulled
