@@ -30,8 +30,8 @@ check: lint  ## ruff, mypy and the fast tests: those that neither compile nor pl
 	$(BIN)/python -m pytest -m "not compile and not plans"
 
 lint: $(READY)  ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 
 campaign: $(READY)  ## the full random campaigns of the solver (about an hour); results in tests/campaign/

@@ -79,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rules_on_cpu(model: str, size: str, rules: Sequence[str] | None = None) -> list[Row]:
     """The rows of one model lowered for the CPU: traced once, and stopped before code generation."""
-    from memsched.inductor.capture.lower import lower, run_uncompiled
     from torch.fx import GraphModule
 
     from bench.fusion.mechanisms_rules import ways
     from bench.models import build
+    from memsched.inductor.capture.lower import lower, run_uncompiled
 
     workload = build(model, size)
     rows: list[Row] = []
