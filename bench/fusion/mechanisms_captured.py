@@ -33,7 +33,7 @@ Kernels = Sequence[Sequence[int]]
 def rules_on_captured(folder: Path, name: str) -> list[dict[str, Any]]:
     """The rows of one pair, in the form of `bench.fusion.mechanisms.row_of`."""
     graph, wanted = read_pair(folder, name)
-    ancestors = _ancestors(graph)
+    ancestors = graph.ancestors
     rules: dict[str, Kernels] = {"stock": wanted}
     for rule, waiting, horizontal in (
         ("no waiting", False, True),
@@ -70,15 +70,6 @@ def _is_reduction(graph: Graph, op: int) -> bool:
 
 def _waits(ancestors: Sequence[int], first: int, second: int) -> bool:
     return bool(ancestors[second] & ~ancestors[first] & ~(1 << first))
-
-
-def _ancestors(graph: Graph) -> list[int]:
-    """For each op the set of its ancestors as bits."""
-    found = [0] * len(graph)
-    for op in graph.topological_order:
-        for before in graph.predecessors[op]:
-            found[op] |= found[before] | 1 << before
-    return found
 
 
 def _row(graph: Graph, rule: str, kernels: Kernels, planned: bool = False) -> dict[str, Any]:

@@ -59,6 +59,9 @@ CONTRACT: tuple[Needs, ...] = (
     Needs("torch/_guards.py", "TracingContext", fields=("output_strides", "try_get")),
     Needs("torch/_guards.py", "tracing", feature="train_step"),
     Needs("torch/_dynamo/compiled_autograd.py", "_disable", feature="train_step"),
+    Needs(_CPP, "CppScheduling", fields=("can_fuse_vertical_outer_loop", "_get_outer_loop_fusion_depth")),
+    Needs(_CPP, "TilingSelect.select_tiling", parameters=("fn_list", "var_sizes_list")),
+    Needs(_CPP, "DataTypePropagation.propagate_loopbody", parameters=("body",)),
     # the hooks
     Needs(_CONFIG, "_pre_fusion_custom_pass"),
     Needs(_CONFIG, "_post_fusion_custom_pass"),
@@ -67,7 +70,8 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_CONFIG, "allow_buffer_reuse"),
     Needs(_CONFIG, "inplace_buffers"),
     Needs(_CONFIG, "post_grad_custom_post_pass", feature="rewrites"),
-    Needs(_CONFIG, "joint_custom_post_pass", feature="rewrites"),
+    Needs(_CONFIG, "custom_partitioner_fn", feature="rewrites"),
+    Needs(f"{_INDUCTOR}/custom_graph_pass.py", "CustomPartitionerFn", fields=("uuid",), feature="rewrites"),
     Needs(f"{_INDUCTOR}/custom_graph_pass.py", "CustomGraphPass", fields=("uuid",)),
     Needs(
         f"{_INDUCTOR}/choices.py",

@@ -170,6 +170,15 @@ class Graph:
         return tuple(order)
 
     @cached_property
+    def ancestors(self) -> tuple[int, ...]:
+        """For each op the set of its ancestors, as a bit mask; n^2/8 bytes."""
+        found = [0] * len(self)
+        for op in self.topological_order:
+            for before in self.predecessors[op]:
+                found[op] |= found[before] | 1 << before
+        return tuple(found)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides an order (sizes, edges, workspaces), without any name."""
         ops = [op.workspace for op in self.ops]

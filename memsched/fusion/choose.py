@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from memsched.core.graph import Graph
 from memsched.fusion.groups import FusionCycle
@@ -66,7 +67,7 @@ def choose_fusions(
     order: a topological order of `graph`; where it needs more than `budget`, what it needs is not exceeded.
     room_units: of the planner; 0 searches no other order for a fusion that does not fit.
     """
-    more = {} if room_units is None else {"room_units": room_units}
+    more: dict[str, Any] = {} if room_units is None else {"room_units": room_units}
     found = []
     for name in priorities:
         choice = _choose(FusionPlanner(graph, order, budget, **more), wanted, name)

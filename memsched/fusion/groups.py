@@ -10,14 +10,18 @@ groups, so evaluating one costs the length of that *window*, not the length of t
     early      … x  AB  y  z …        B comes to A: its outputs are born early, its other inputs must be ready
 
 A group outside the window never notices: no buffer that it touches is born or freed elsewhere than before.
+
+An output that is written over an input which dies there takes no bytes of its own while its group runs
+(`memsched.fusion.in_place`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memsched.core.graph import Graph
+from memsched.fusion.in_place import InPlace
 
 __all__ = ["FusionCycle", "Groups", "Placement"]
 
@@ -45,11 +49,15 @@ class Placement:
 
 
 class Groups:
-    """Ops contracted to groups.  A group is named by the smallest op that it began with."""
+    """Ops contracted to groups.  A group is named by the smallest op that it began with.
 
-    def __init__(self, graph: Graph, order: Sequence[int]) -> None:
+    in_place: what may be written over what; by default every output has a storage of its own.
+    """
+
+    def __init__(self, graph: Graph, order: Sequence[int], in_place: InPlace | None = None) -> None:
         num_ops = len(graph.ops)
         self.graph = graph
+        self.in_place = in_place or InPlace(graph, {})
         self.visited = 0  # groups simulated so far: the work that a caller may limit
         self.version = 0  # fusions so far: answers hold only within a version
         self.group_of = list(range(num_ops))
@@ -138,6 +146,24 @@ class Groups:
         order[at : at + len(placement.sequence) + 1] = placement.sequence
         return order
 
+    def overwritten(self, placement: Placement) -> list[tuple[str, str]]:
+        """The names of outputs, and of what they are written over once the groups of `placement` are one."""
+        kernel_of = self._kernel_with((placement.first, placement.second))
+        buffers = self.graph.buffers
+        found = []
+        for output, buffer in enumerate(buffers):
+            source = self.in_place.taken_over(output, kernel_of) if self.in_place else None
+            if source is not None and not self._is_local(output, kernel_of):
+                found.append((buffer.name, buffers[source].name))
+        return found
+
+    def _is_local(self, buffer: int, kernel_of: Callable[[int], int]) -> bool:
+        """Whether only the kernel that writes a buffer reads it."""
+        one = self.graph.buffers[buffer]
+        if one.kept or one.producer is None or not one.consumers:
+            return False
+        return all(kernel_of(op) == kernel_of(one.producer) for op in one.consumers)
+
     def reorder(self, order: Sequence[int]) -> None:
         """Take `order`, a legal order of the groups, for the present one."""
         self._label = {group: at for at, group in enumerate(order)}
@@ -193,6 +219,7 @@ class Groups:
             at[pair[1]] = at[pair[0]]
         last_label = max(self._label[group] for group in at)
         born, freed = [0] * len(sequence), [0] * len(sequence)
+        allocated, last = dict[int, int](), dict[int, int]()
         touched = dict.fromkeys(b for group in at for b in (*self._outputs[group], *self._inputs[group]))
         for buffer in touched:
             birth, death = self._lifetime(buffer, at, last_label)
@@ -200,11 +227,18 @@ class Groups:
                 continue  # only the kernel itself reads it: never allocated
             if birth is not None:
                 born[birth] += self._size[buffer]
+                allocated[buffer] = birth
             if death is not None:
                 freed[death] += self._size[buffer]
+                last[buffer] = death
         workspace = [self._workspace[group] for group in sequence]
         if pair:
             workspace[at[pair[0]]] = max(self._workspace[group] for group in pair)
+        kernel_of = self._kernel_with(pair)
+        for buffer, step in allocated.items() if self.in_place else ():
+            source = self.in_place.taken_over(buffer, kernel_of)
+            if source is not None and last.get(source) == step:
+                workspace[step] -= min(self._size[source], self._size[buffer])
         steps, levels = [], []
         for step in range(len(sequence)):
             levels.append(level)
@@ -213,6 +247,13 @@ class Groups:
             level -= freed[step]
         self.visited += len(sequence)
         return steps, levels
+
+    def _kernel_with(self, pair: tuple[int, int] | None) -> Callable[[int], int]:
+        """The group of an op, where the groups of `pair` are one."""
+        if pair is None:
+            return self.group_of.__getitem__
+        first, second = pair
+        return lambda op: first if self.group_of[op] == second else self.group_of[op]
 
     def _lifetime(self, buffer: int, at: dict[int, int], last_label: int) -> tuple[int | None, int | None]:
         """The steps of the window that allocate and free `buffer`; None for what happens outside or never."""

@@ -25,8 +25,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from memsched.core.graph import Graph
-from memsched.core.peak import peak_bytes
 from memsched.fusion.groups import FusionCycle, Groups, Placement
+from memsched.fusion.in_place import InPlace
 from memsched.fusion.room import make_room
 from memsched.fusion.score import FusionScore, score_placement
 from memsched.search.budget import Budget
@@ -59,6 +59,7 @@ class FusionPlanner:
     room_units: units of work for searching an order that has room for a fusion; 0 keeps the plan's order.
     max_extra_kernels: kernels that refusals may cost.  One more, and the budget rises to the price of the cheapest
         refusal that stands, until all that stand cost no more than that.  None: the budget never rises.
+    in_place: what may be written over what; by default nothing is.
 
     `made` are the fusions in the order in which they were made, judged at that moment; `refusals` the answers no.
     """
@@ -71,9 +72,10 @@ class FusionPlanner:
         work_limit: int = _WORK_LIMIT,
         room_units: int = _ROOM_UNITS,
         max_extra_kernels: int | None = None,
+        in_place: InPlace | None = None,
     ) -> None:
-        self.groups = Groups(graph, order)
-        self.budget = peak_bytes(graph, order) if budget is None else budget
+        self.groups = Groups(graph, order, in_place)
+        self.budget = self.groups.peak() if budget is None else budget
         self.work_limit = work_limit
         self.max_extra_kernels = max_extra_kernels
         self.questions = 0

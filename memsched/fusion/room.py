@@ -15,6 +15,7 @@ from __future__ import annotations
 from memsched.core.peak import peak_bytes
 from memsched.fusion.contract import contract
 from memsched.fusion.groups import Groups, Placement
+from memsched.fusion.in_place import shared_storages
 from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.cuts.cuts import CutSolver
@@ -35,6 +36,7 @@ def make_room(groups: Groups, placement: Placement, limit: int, budget: Budget, 
     at = order.index(placement.first)
     members[at] = members[at] + groups.members[placement.second]
     graph = contract(groups.graph, members)
+    graph = shared_storages(graph, groups.overwritten(placement))
     cuts = CutSolver(graph)
     cut = cuts.cut_at(at)
     assert cut is not None

@@ -16,20 +16,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._functorch import config as functorch_config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import as_one_pass, unsupported_reason
 from memsched.inductor.options import BackendOptions, split_options
+from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
 from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, SAVE_RANDOM, Rule, checkpoint_rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
-__all__ = ["compile_planned", "cut_settings", "memsched_backend", "partition_patches", "planning_patches"]
+__all__ = ["compile_planned", "memsched_backend", "partition_patches", "planning_patches"]
 
 log = logging.getLogger("memsched")
 
@@ -77,8 +77,7 @@ def compile_planned(
 ) -> Any:
     """Compile `gm` under Inductor's config patches `inductor` and memsched's; each report goes to `sink`."""
     patches = {**inductor, **planning_patches(options, inductor, sink), **partition_patches(options, inductor)}
-    with functorch_config.patch(cut_settings(options)):
-        return compile_fx(gm, example_inputs, inner_compile=_with_choices(options), config_patches=patches)
+    return compile_fx(gm, example_inputs, inner_compile=_with_choices(options), config_patches=patches)
 
 
 def planning_patches(
@@ -131,13 +130,10 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
         rules.append(SAVE_RANDOM)
     if not setting.chunks:
         rules = [rule for rule in rules if rule.name != "describe_chunks"]
-    return patches | (_with_rules("joint_custom_post_pass", rules, options, inductor) if rules else {})
-
-
-def cut_settings(options: BackendOptions) -> dict[str, Any]:
-    """The patches of functorch's configuration for the same place."""
-    share = options.setting.saved_share
-    return {"activation_memory_budget": share} if share < 1 else {}
+    place = "custom_partitioner_fn"
+    theirs = (inductor or {}).get(place, getattr(torch._inductor.config, place))
+    theirs = theirs.partitioner if isinstance(theirs, PlannedPartition) else theirs
+    return patches | {place: PlannedPartition(rules, options, theirs)}
 
 
 def _with_rules(

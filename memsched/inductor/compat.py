@@ -15,14 +15,18 @@ import contextlib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch._inductor.compile_fx as compile_fx
 from torch._inductor import config, custom_graph_pass
+from torch._inductor.codegen import cpp
 from torch._inductor.cudagraph_utils import BoxedDeviceIndex
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.utils import BoxedBool
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import SchedulerNode
 
 __all__ = [
     "ESTIMATE_IS_EXACT",
@@ -31,6 +35,7 @@ __all__ = [
     "as_one_pass",
     "graph_numbers_kept",
     "inner_compile_arguments",
+    "tiled_loops",
     "unsupported_reason",
 ]
 
@@ -72,6 +77,21 @@ def graph_numbers_kept() -> Iterator[None]:
         yield
     finally:
         compile_fx._graph_counter = counter
+
+
+def tiled_loops(nodes: Sequence[SchedulerNode]) -> dict[int, int]:
+    """The loops of the C++ kernel of `nodes` that are vectorized, counted from the outermost, and their step.
+
+    Asks what code generation will ask (`CppKernelProxy.codegen_functions`, torch/_inductor/codegen/cpp.py).
+    """
+    bodies, sizes = [node._body for node in nodes], [node.group[1] for node in nodes]
+    for body in bodies:
+        cpp.DataTypePropagation.propagate_loopbody(body)  # notes types at its nodes, as code generation does first
+    # A third result, statistics, is not in every release.
+    factors, places = cpp.TilingSelect().select_tiling(bodies, sizes)[:2]
+    group, reduced = max(sizes, key=lambda size: len(size[1]))
+    levels = len(group) + len(reduced)
+    return {place % levels: int(factor) for place, factor in zip(places, factors, strict=True)}
 
 
 def as_one_pass(passes: Sequence[CustomGraphPass]) -> Any:

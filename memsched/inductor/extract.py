@@ -10,6 +10,9 @@ of `memsched.core`:
     buf3 = mutate_(buf1)    renames buf1: 0 bytes                        readers of buf3 are readers of buf1
     WeakDep(is_fake)        orders two nodes, keeps nothing alive        order edge
 
+A kernel with several outputs allocates its own: Inductor also counts those of a kernel that reads a view of its result
+(`compute_size_for_scheduler_buffer`: complex numbers as pairs of real ones).  They are taken out of its estimate.
+
 With every buffer counted, the peak of any order of the graph is what `estimate_peak_memory` says; `extract_graph`
 checks that on the incoming order and raises `ExtractionError` when it does not hold.
 """
@@ -82,10 +85,7 @@ class _Extraction:
         """The node that allocates a piece of a multi-output kernel: up the chain of `MultiOutput`s to its kernel."""
         if buffer.mpi_buffer.size_free == 0:
             return self.node_of_buffer[buffer.get_name()]
-        piece = buffer.node
-        while isinstance(piece, ir.MultiOutput):
-            piece = piece.inputs[0]
-        return self.node_of_buffer[piece.get_name()]
+        return self.node_of_buffer[_kernel_of(buffer.node).get_name()]
 
     def add_dependencies(self) -> None:
         """The precedences that the scheduler itself sorts by (`Scheduler.topological_sort_schedule`)."""
@@ -128,6 +128,8 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
     estimate, freeable = memory.prepare_planning_info(
         list(nodes), scheduler.name_to_buf, scheduler.name_to_fused_node, inputs, outputs
     )
+    if _count_own_outputs(nodes):
+        estimate, _ = memory.estimate_peak_memory(list(nodes), freeable, outputs)
     extraction = _Extraction(nodes, outputs)
     for input_name, buffer in freeable.items():
         readers = [extraction.index[reader] for reader in buffer.mpi_buffer.succ_nodes]
@@ -147,6 +149,31 @@ def extract_graph(nodes: Sequence[BaseSchedulerNode], name: str, stage: str) -> 
     if ESTIMATE_IS_EXACT and incoming != estimate:
         raise ExtractionError(f"{name}: the extracted graph peaks at {incoming} bytes, Inductor estimates {estimate}")
     return graph
+
+
+def _count_own_outputs(nodes: Sequence[BaseSchedulerNode]) -> bool:
+    """Make every kernel with several outputs allocate exactly those; whether Inductor had counted something else."""
+    own: dict[str, int] = {}
+    buffers = [buffer for node in nodes for buffer in node.get_outputs() if buffer.node is not None]
+    for buffer in buffers:
+        if isinstance(buffer.node, ir.MultiOutput):
+            kernel = _kernel_of(buffer.node).get_name()
+            own[kernel] = own.get(kernel, 0) + buffer.mpi_buffer.size_free
+    changed = False
+    for buffer in buffers:
+        is_kernel = isinstance(getattr(buffer.node, "layout", None), ir.MultiOutputLayout)
+        if is_kernel and not isinstance(buffer.node, ir.MultiOutput) and buffer.mpi_buffer.size_alloc:
+            counted = own.get(buffer.get_name(), 0)
+            changed |= counted != buffer.mpi_buffer.size_alloc
+            buffer.mpi_buffer.size_alloc = counted
+    return changed
+
+
+def _kernel_of(piece: Any) -> Any:
+    """Up the chain of `MultiOutput`s, the kernel whose result they take apart."""
+    while isinstance(piece, ir.MultiOutput):
+        piece = piece.inputs[0]
+    return piece
 
 
 def ranged_buffers(nodes: Sequence[BaseSchedulerNode]) -> list[str]:

@@ -47,6 +47,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
         graph = model.graph_for(order)
         peak = peak_bytes(graph, order)
         seconds = time.thread_time() - started
+        emitted_peak = grouped_peak(graph, order, emissions(nodes))
         schedule = Schedule(order, peak, 0, Status.HEURISTIC, "stock", seconds)
         self.sink(
             GraphReport.planned(
@@ -55,8 +56,8 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
                 name=name,
                 kind=graph_kind(),
                 ops=len(nodes),
-                stock_peak=peak,
-                emitted_peak=grouped_peak(graph, order, emissions(nodes)),
+                stock_peak=emitted_peak,
+                emitted_peak=emitted_peak,
                 kernels=num_kernels(nodes),
                 stock_kernels=num_kernels(nodes),
                 origins=origins_of(graph),

@@ -18,12 +18,12 @@ from torch._inductor.virtualized import V
 
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
-from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.host import stock_reorder
 from memsched.inductor.options import BackendOptions
+from memsched.inductor.partition import apply_guarded
 from memsched.inductor.plan_key import plan_key
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.rules import Rule, apply_rule
+from memsched.inductor.rewrites.rules import Rule
 from memsched.inductor.session import begin_session, session_of
 from memsched.inductor.storages.saved_copies import noted_copies
 
@@ -105,12 +105,7 @@ class RewritePass(CustomGraphPass):  # type: ignore[misc]
         self.changed = 0
 
     def __call__(self, graph: fx.Graph) -> None:
-        try:
-            self.changed += apply_rule(self.rule, graph)
-        except Exception as error:
-            if self.options.strict:
-                raise
-            leave_to_stock(self.rule.doing, self.rule.doing, reason_of(error))
+        self.changed += apply_guarded(self.rule, graph, strict=self.options.strict)
 
     def uuid(self) -> str:
         return f"{self.rule.name} {plan_key(self.options)}"

@@ -34,10 +34,10 @@ def options(**given: Any) -> dict[str, Any]:
         ValueError: an option that neither knows, or that only the backend can honor; one line.
     """
     own, inductor = split_options(given)
-    if own.pulled or own.setting.saved_share < 1:
+    if own.pulled:
         raise ValueError(
-            'memsched: peak_budget, chunk_loss="auto" and saved_share need backend="memsched"; memsched.fit finds the '
-            "chunk_loss and checkpoint_blocks of a budget"
+            'memsched: peak_budget and chunk_loss="auto" need backend="memsched"; memsched.fit finds the options that '
+            "keep a budget"
         )
     reason = unsupported_reason()
     if reason and own.strict:

@@ -1,12 +1,14 @@
 """Planning one compiled graph, from the nodes before fusion to the order after it.
 
-    nodes before fusion ──> graph ──> plan: a low order, its peak is the budget
+    nodes before fusion ──> graph ──> plan: a low order, its peak is the budget          (memsched.inductor.fusing)
                                         │
-    Inductor asks: may these two fuse? ─┤  contracted plan within the budget?  (memsched.fusion)
+    Inductor asks: may these two fuse? ─┤  contracted plan within the budget?
                                         ▼
-    nodes after fusion ───> graph ──> solve from the plan's order and Inductor's four ──> verified order
+    nodes after fusion ───> graph ──> solve from the plan's order and Inductor's four    (memsched.inductor.ordered)
+                                        │
+    where anything was refused: fused once more as stock would; the better of the two    (memsched.inductor.fused_twice)
 
-A session belongs to one scheduler.  Whatever fails inside it is a `fallback`: stock's behaviour from there on, one
+A session belongs to one scheduler.  Whatever fails inside it is a `fallback`: stock's behavior from there on, one
 warning, a counter; with `strict` it raises.
 """
 
@@ -23,27 +25,22 @@ from torch._inductor import config
 from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
-from memsched.core.peak import peak_bytes
-from memsched.core.result import Options, Schedule, Status
-from memsched.fusion.planner import FusionPlanner
+from memsched.core.result import Options, Status
 from memsched.inductor.extract import extract_graph, ranged_buffers
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.flops import flops_of
+from memsched.inductor.fused_twice import FusionState, can_fuse_twice, fuse_as_stock
+from memsched.inductor.fusing import FusionPlan
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.order_only import forget_order_only_readers
+from memsched.inductor.ordered import OrderedNodes, order_nodes
 from memsched.inductor.origins import origins_of
 from memsched.inductor.publish import Sink
 from memsched.inductor.rewrites.rules import rewrites_of
-from memsched.inductor.storages.build import model_of
-from memsched.inductor.storages.emissions import cut_groups, emissions
-from memsched.records.fusion import MadeFusion, RefusedFusion
+from memsched.inductor.storages.emissions import cut_groups
 from memsched.records.report import GraphReport
 from memsched.search.budget import repeatable
-from memsched.search.orders.inductor import priority_order, stock_orders
-from memsched.search.solver import solve
-from memsched.storage.kernel_groups import cuts, grouped_peak
-from memsched.storage.order import ModelledOrder, order_under
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
@@ -88,12 +85,9 @@ class PlanningSession:
         self.seconds = 0.0
         self._began = 0.0
         self.prefusion: Graph | None = None
-        self.planner: FusionPlanner | None = None
-        self._fusion_note = ""
-        self._op_of_name: dict[str, int] = {}
-        self._name_of_op: list[str] = []
-        self._approved: tuple[list[int], list[int]] | None = None
-        self._scheduler: Scheduler = weakref.proxy(V.graph.scheduler)
+        self.fusing: FusionPlan | None = None
+        self._nodes: list[BaseSchedulerNode] = []
+        self._unfused: FusionState | None = None
         _sessions[V.graph.scheduler] = self
 
     def before_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
@@ -107,29 +101,11 @@ class PlanningSession:
 
         shared: bytes that both nodes touch, as Inductor counts them (`Scheduler.score_fusion_memory`).
         """
-        if self.planner is None or self.fallback:
+        fusing = self.fusing
+        if fusing is None or self.fallback:
             return True
-        answer = self._guarded("judging a fusion", lambda: self._judge(first, second, shared))
+        answer = self._guarded("judging a fusion", lambda: fusing.may_fuse(first, second, shared))
         return True if answer is None else answer
-
-    def _judge(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int) -> bool:
-        """Ask the planner, after telling it whether Inductor made the fusion that it approved last.
-
-        Inductor asks twice: about all candidates of a round, and again right before it fuses one.  It does not say
-        which question it is, so only the last approval can have been followed by a fusion.
-        """
-        assert self.planner is not None
-        if self._approved is not None:
-            ops, other = self._approved
-            if self._fused_node(ops[0]) is self._fused_node(other[0]):
-                self.planner.fuse([*ops, *other])
-        ops, other = self._ops(first), self._ops(second)
-        answer = self.planner.may_fuse(ops, other, shared)
-        self._approved = (ops, other) if answer and ops and other else None
-        return answer
-
-    def _fused_node(self, op: int) -> BaseSchedulerNode:
-        return self._scheduler.name_to_fused_node[self._name_of_op[op]]
 
     def after_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         """The nodes in the best order found; in stock's order when anything failed.
@@ -145,67 +121,46 @@ class PlanningSession:
         return ordered
 
     def _plan(self, nodes: Sequence[BaseSchedulerNode]) -> None:
+        scheduler = V.graph.scheduler
         self.prefusion = extract_graph(nodes, self.name, "prefusion")
         if self.options.fusion == "stock":
             return
-        plan = self._low_order(self.prefusion)
-        budget = self._fusion_budget(self.prefusion, plan.peak)
-        self.planner = FusionPlanner(
-            self.prefusion, plan.order, budget, max_extra_kernels=self.options.max_extra_kernels
-        )
-        self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
-        self._name_of_op = [node.get_first_name() for node in nodes]
-
-    def _fusion_budget(self, graph: Graph, planned_peak: int) -> int:
-        """The bytes that fusions may need; a budget below the plan's own peak cannot be kept, whatever is refused."""
-        if self.options.fusion == "plan":
-            return int(planned_peak * (1 + self.options.fusion_slack))
-        stock_peak = min(peak_bytes(graph, order) for order in stock_orders(graph).values())
-        wanted = self.options.budget_bytes(stock_peak)
-        if wanted < planned_peak:
-            self._fusion_note = f"no order was found within the budget of {wanted} bytes, the plan needs {planned_peak}"
-        return max(planned_peak, wanted)
-
-    def _low_order(self, graph: Graph) -> Schedule:
-        """A low order before fusion, which needs no proof: local search, unless a short exact search closes the gap."""
-        exact = solve(graph, self._solver_options(0.05, method="valley"))
-        if exact.peak == exact.lower_bound:
-            return exact
-        return solve(graph, self._solver_options(0.45, method="local"), start_orders=[exact.order])
+        self.fusing = FusionPlan(self.prefusion, nodes, scheduler, self.options, self._solver_options)
+        if can_fuse_twice(nodes):
+            self._nodes = list(nodes)
+            self._unfused = FusionState(scheduler, nodes)
 
     def _order(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         forget_order_only_readers(nodes)
-        graph = extract_graph(nodes, self.name, "postfusion")
-        # Fusion may have permuted nodes with effects against program order: start from an order that restores it.
-        legal = priority_order(graph, range(len(nodes)))
-        if legal != tuple(range(len(nodes))):
-            nodes = [nodes[op] for op in legal]
-            graph = extract_graph(nodes, self.name, "postfusion")
-        model = model_of(graph, nodes)
-        planned = [self._planned_order(graph, nodes)] if self.planner else []
-        found = order_under(model, self._solver_options(0.5), planned)
-        peak = max(found.schedule.peak, peak_bytes(found.graph, found.schedule.order))
-        if peak > found.stock_peak:
-            raise AssertionError(f"{self.name}: peak {peak} is above stock's {found.stock_peak}")
-        emitted = emissions(nodes)
-        cut = cuts(found.graph, found.schedule.order, emitted, found.schedule.peak)
-        emitted_peak = grouped_peak(found.graph, found.schedule.order, emitted, cut)
-        report = self._report(found, nodes, emitted_peak)
+        given = self.fusing.order_of if self.fusing else None
+        chosen = order_nodes(nodes, self.name, self._solver_options(0.5), given)
+        stock_peak = chosen.stock_peak
+        if self.fusing is not None and self.fusing.refused and self._unfused is not None:
+            chosen, stock_peak = self._or_as_stock(chosen, self._unfused)
+        report = self._report(chosen, stock_peak)
         # Behind all that may fail: a fallback emits the groups that stock would.
-        cut_groups(V.graph.scheduler, [nodes[op].get_name() for op in cut])
+        cut_groups(V.graph.scheduler, [chosen.nodes[op].get_name() for op in chosen.cut])
         self.sink(report)
-        return [nodes[op] for op in found.schedule.order]
+        return chosen.in_order()
 
-    def _planned_order(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
-        """The fused nodes in the order that the planner has for them, as far as `graph`, which says more, allows it."""
-        assert self.planner is not None
-        for node in nodes:
-            self.planner.fuse(self._ops(node))
-        position = {op: at for at, ops in enumerate(self.planner.order()) for op in ops}
-        return priority_order(graph, [max(map(position.__getitem__, self._ops(node)), default=0) for node in nodes])
-
-    def _ops(self, node: BaseSchedulerNode) -> list[int]:
-        return sorted({self._op_of_name[name] for name in node.get_operation_names() if name in self._op_of_name})
+    def _or_as_stock(self, planned: OrderedNodes, unfused: FusionState) -> tuple[OrderedNodes, int]:
+        """`planned`, or what stock's fusions give in our order, if that is better; and what stock itself needs."""
+        scheduler = V.graph.scheduler
+        fused = FusionState(scheduler, planned.nodes)
+        try:
+            unfused.restore()
+            nodes = fuse_as_stock(scheduler, self._nodes)
+            forget_order_only_readers(nodes)
+            as_stock = order_nodes(nodes, self.name, self._solver_options(0.25))
+        except Exception:
+            fused.restore()
+            raise
+        budget = self.fusing.planner.budget if self.fusing and self.options.fusion == "budget" else 0
+        if as_stock.rank(budget) <= planned.rank(budget):
+            self.fusing = None
+            return as_stock, as_stock.stock_peak
+        fused.restore()
+        return planned, as_stock.stock_peak
 
     def _solver_options(self, share: float, method: str = "auto") -> Options:
         """A share of the time limit as units of work; the clock itself only stops a machine that is far slower."""
@@ -226,9 +181,10 @@ class PlanningSession:
         finally:
             self.seconds += time.thread_time() - self._began
 
-    def _report(self, found: ModelledOrder, nodes: Sequence[BaseSchedulerNode], emitted_peak: int) -> GraphReport:
-        graph, schedule = found.graph, found.schedule
-        planner, refusals = self.planner, self._refusals()
+    def _report(self, chosen: OrderedNodes, stock_peak: int) -> GraphReport:
+        graph, schedule, nodes = chosen.found.graph, chosen.found.schedule, chosen.nodes
+        fusing = self.fusing
+        refusals = fusing.refusals() if fusing else ()
         ranged = tuple(ranged_buffers(nodes))
         if ranged and schedule.status is Status.OPTIMAL:
             schedule = replace(schedule, status=Status.BOUNDED)
@@ -238,15 +194,16 @@ class PlanningSession:
             name=self.name,
             kind=self.kind,
             ops=len(nodes),
-            stock_peak=found.stock_peak,
+            stock_peak=stock_peak,
+            orders_peak=chosen.found.orders_peak,
             seconds=self.seconds + time.thread_time() - self._began,
             kernels=num_kernels(nodes),
-            emitted_peak=emitted_peak,
-            prefusion_peak=planner.budget if planner else None,
-            fusions_asked=planner.questions if planner else 0,
+            emitted_peak=chosen.emitted_peak,
+            prefusion_peak=fusing.planner.budget if fusing else None,
+            fusions_asked=fusing.planner.questions if fusing else 0,
             fusions_refused=len(refusals),
             refusals=refusals,
-            fusions=self._fusions(),
+            fusions=fusing.fusions() if fusing else (),
             flops=flops_of(V.graph.module),
             ranged=ranged,
             rewrites=rewrites_of(V.graph.module.graph),
@@ -255,29 +212,11 @@ class PlanningSession:
         )
 
     def _notes(self) -> Iterator[str]:
-        """What the user should know about the fusions beside the figures."""
-        yield self._fusion_note
-        if self.planner is not None and self.planner.exhausted:
-            yield "the fusions were judged until their work limit, then accepted"
+        """What the user should know beside the figures."""
+        if self.fusing is not None:
+            yield from self.fusing.notes()
         if config.combo_kernels:
             yield "combo kernels are on: Inductor forms them after this plan"
-
-    def _refusals(self) -> tuple[RefusedFusion, ...]:
-        """The refusals that stand at the end, by the names of the ops."""
-        if self.planner is None:
-            return ()
-        refused = self.planner.standing_refusals()
-        return tuple(
-            RefusedFusion(self._names(r.ops), self._names(r.other), r.price, r.traffic, r.vertical) for r in refused
-        )
-
-    def _fusions(self) -> tuple[MadeFusion, ...]:
-        """The fusions that were made, by the names of the ops."""
-        made = self.planner.made if self.planner else ()
-        return tuple(MadeFusion(self._names(m.ops), self._names(m.other), m.traffic, m.peak_change) for m in made)
-
-    def _names(self, ops: Sequence[int]) -> tuple[str, ...]:
-        return tuple(self._name_of_op[op] for op in ops)
 
     def _report_fallback(self, nodes: Sequence[BaseSchedulerNode]) -> None:
         kernels = num_kernels(nodes)

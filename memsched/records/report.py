@@ -1,6 +1,6 @@
 """What memsched says about one compiled graph.
 
-print(report)     backward 0: 178 ops, peak 26.1 MiB (the best of stock's orders 35.0), bound 26.1, gap 0.0%, ...
+print(report)     backward 0: 178 ops, peak 26.1 MiB (stock 35.0), bound 26.1, gap 0.0%, ...
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class GraphReport:
 
     name, kind: "backward 0" and so on.
     ops: scheduler nodes after fusion.
-    stock_peak: least peak of Inductor's own four orders on these same nodes.
+    stock_peak: what stock needs for the same traced graph: its own fusions, its own order, its own groups.
+    orders_peak: least peak of Inductor's own four orders on the chosen nodes, where it was asked.
     emitted_peak: peak of the generated wrapper: with the groups of C++ kernels, which free late, as they were cut.
     prefusion_peak: peak of the plan before fusion, the budget that fusions had to keep.
     lower_bound, gap, status, method: of the order that was chosen, as in `Schedule`.
@@ -67,6 +68,7 @@ class GraphReport:
     seconds: float
     kernels: int
     stock_kernels: int | None = None
+    orders_peak: int | None = None
     emitted_peak: int | None = None
     prefusion_peak: int | None = None
     fusions_asked: int = 0
@@ -109,7 +111,7 @@ class GraphReport:
         mib = 2**20
         return (
             f"{self.name}: {self.ops} ops, peak {self.peak / mib:.2f} MiB "
-            f"(the best of stock's orders {self.stock_peak / mib:.2f}), "
+            f"(stock {self.stock_peak / mib:.2f}), "
             f"bound {self.lower_bound / mib:.2f}, gap {self.gap:.1%}, {self.status} by {self.method}, "
             f"{self.fusions_refused} fusions refused, "
             + ("planned before, from Inductor's cache" if self.cached else f"{self.seconds:.2f} s")

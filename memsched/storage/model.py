@@ -72,7 +72,6 @@ class AllocationModel:
         self._views = dict(views)
         self._whole_of_part = dict(whole_of_part)
         self._reuses = [[one for one in some if one.input in pieces and one.output in pieces] for some in reuses]
-        self._ancestors = _ancestors(estimate)
         self._certain = self._reuses_of_all_orders()
 
     @property
@@ -86,7 +85,7 @@ class AllocationModel:
 
     def graph_for(self, order: Sequence[int]) -> Graph:
         """The storages as `order` has them; other orders that it allows need at most what it says."""
-        taken = self._taken_by(order)
+        taken = self.taken_by(order)
         return self._graph(taken, order, {(other, reuse.op) for reuse in taken for other in reuse.waits_for})
 
     def planning_graph(self, forced: Sequence[Reuse] = ()) -> Graph:
@@ -108,7 +107,7 @@ class AllocationModel:
 
     def missed_by(self, order: Sequence[int]) -> list[Reuse]:
         """The reuses that `order` does not make, but others do, for outputs and inputs that it leaves apart."""
-        used = {name for reuse in self._taken_by(order) for name in (reuse.output, reuse.input)}
+        used = {name for reuse in self.taken_by(order) for name in (reuse.output, reuse.input)}
         return [one for some in self._reuses for one in some if one.output not in used and one.input not in used]
 
     def saved_by(self, reuse: Reuse) -> int:
@@ -164,9 +163,9 @@ class AllocationModel:
         return taken
 
     def _is_certain(self, reuse: Reuse) -> bool:
-        return all(self._ancestors[reuse.op] >> other & 1 for other in reuse.waits_for)
+        return all(self.estimate.ancestors[reuse.op] >> other & 1 for other in reuse.waits_for)
 
-    def _taken_by(self, order: Iterable[int]) -> list[Reuse]:
+    def taken_by(self, order: Iterable[int]) -> list[Reuse]:
         """The reuses that happen under `order`, decided as Inductor decides them."""
         done: set[int] = set()
         taken: list[Reuse] = []
@@ -199,7 +198,8 @@ class AllocationModel:
         writers = self._writers(whole)
         if position is not None:
             return min(writers, key=position.__getitem__)
-        return next((op for op in writers if all(self._ancestors[other] >> op & 1 for other in writers - {op})), None)
+        ancestors = self.estimate.ancestors
+        return next((op for op in writers if all(ancestors[other] >> op & 1 for other in writers - {op})), None)
 
     @cached_property
     def _begun_by_any(self) -> list[str]:
@@ -270,12 +270,3 @@ def _graph_like(
     implied = {(b.producer, reader) for b in buffers if b.producer is not None for reader in b.consumers}
     order_edges = tuple(sorted({*estimate.precedences, *edges} - implied))
     return replace(estimate, ops=(*estimate.ops, *extra), buffers=tuple(buffers), order_edges=order_edges)
-
-
-def _ancestors(graph: Graph) -> list[int]:
-    """For each op the set of its ancestors, as a bit mask."""
-    ancestors = [0] * len(graph)
-    for op in graph.topological_order:
-        for before in graph.predecessors[op]:
-            ancestors[op] |= ancestors[before] | 1 << before
-    return ancestors

@@ -36,11 +36,11 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class ModelledOrder:
-    """An order with the model's graph for it; `stock_peak` is the least of Inductor's own four orders, in bytes."""
+    """An order with the model's graph for it; `orders_peak`: the least of Inductor's four orders; bytes."""
 
     graph: Graph
     schedule: Schedule
-    stock_peak: int
+    orders_peak: int
 
 
 def order_under(model: AllocationModel, options: Options, given: Sequence[Sequence[int]] = ()) -> ModelledOrder:
@@ -51,12 +51,12 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
     """
     stock = list(stock_orders(model.estimate).values())
     start = min([*stock, *map(tuple, given)], key=model.peak)
-    stock_peak = min(map(model.peak, stock))
+    orders_peak = min(map(model.peak, stock))
     planning = model.planning_graph()
     schedule = solve(planning, options, start_orders=[model.with_allocations(start)])
     check_order(planning, schedule.order)
     if not model.depends_on_order:
-        return ModelledOrder(planning, schedule, stock_peak)
+        return ModelledOrder(planning, schedule, orders_peak)
     planned = model.without_allocations(schedule.order)
     order = min([planned, start], key=model.peak)
     bound, certificate = schedule.lower_bound, schedule.certificate
@@ -82,7 +82,7 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
             status=status_of(peak, bound),
             certificate=_followable(graph, bound, certificate),
         ),
-        stock_peak,
+        orders_peak,
     )
 
 

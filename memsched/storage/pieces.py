@@ -16,12 +16,15 @@ class Reuse:
     """An output that is written over an input, if the ops in `waits_for` have run.
 
     op: the fused node that writes it, as an index of the given nodes.
+    beside: other readers of the input that may be fused with `op` without preventing it: they run before it anyway and
+        read the same elements.
     """
 
     op: int
     output: str
     input: str
     waits_for: frozenset[int]
+    beside: frozenset[int] = frozenset()
 
 
 CUDA_ALIGNMENT = 512

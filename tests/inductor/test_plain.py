@@ -54,9 +54,7 @@ def test_installed_for_every_compile_until_it_is_not() -> None:
     assert {name: getattr(config, name) for name in before} == before
 
 
-@pytest.mark.parametrize(
-    "given", [{"peak_budget": "0.5x"}, {"chunk_loss": "auto"}, {"saved_share": 0.5}, {"nothing": 1}]
-)
+@pytest.mark.parametrize("given", [{"peak_budget": "0.5x"}, {"chunk_loss": "auto"}, {"nothing": 1}])
 def test_what_plain_options_cannot_do_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="memsched: "):
         memsched.options(**given)

@@ -30,7 +30,7 @@ from torch._inductor import config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
-from memsched.inductor.backend import cut_settings, partition_patches, planning_patches
+from memsched.inductor.backend import partition_patches, planning_patches
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.observe import ObservingPass
@@ -60,7 +60,7 @@ class Way:
     """How the graphs of a step are to be treated.
 
     patches: of Inductor's configuration, for a graph; choices: Inductor's, if not its own.
-    cut: of its configuration, where the step is cut into graphs; functorch: of functorch's there.
+    cut: of its configuration, where the step is cut into graphs.
     reports: what the way's passes have reported and nobody has taken yet.
     """
 
@@ -68,7 +68,6 @@ class Way:
     patches: Mapping[str, Any] = field(default_factory=dict)
     choices: Callable[[], Any] | None = None
     cut: Mapping[str, Any] = field(default_factory=dict)
-    functorch: Mapping[str, Any] = field(default_factory=dict)
     reports: list[GraphReport] = field(default_factory=list)
 
     def take_reports(self) -> list[GraphReport]:
@@ -90,7 +89,7 @@ def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = No
     given, reports = dict(inductor or {}), list[GraphReport]()
     patches = {**given, **planning_patches(options, given, reports.append)}
     cut = {**given, **partition_patches(options, given)}
-    return Way("memsched", patches, lambda: PlannedChoices(options), cut, cut_settings(options), reports)
+    return Way("memsched", patches, lambda: PlannedChoices(options), cut, reports)
 
 
 def lower(
@@ -193,7 +192,7 @@ def run_uncompiled(
     def backend(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
         return compile_fx(gm, example_inputs, inner_compile=compiler, config_patches=dict(way.cut))
 
-    with functorch_config.patch(enable_autograd_cache=False, **way.functorch):
+    with functorch_config.patch(enable_autograd_cache=False):
         results = torch.compile(traced_anew(model), backend=backend, dynamic=False)(*batch)
     backward_of(results)
 

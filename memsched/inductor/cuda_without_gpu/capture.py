@@ -144,8 +144,7 @@ class _Capture:
             # compile_fx changes the graph that it is given.
             own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
             plan = functools.partial(self._plan, way, graphs)
-            with functorch_config.patch(dict(way.functorch)):
-                compiled = compile_fx(own, example_inputs, inner_compile=plan, config_patches=dict(way.cut))
+            compiled = compile_fx(own, example_inputs, inner_compile=plan, config_patches=dict(way.cut))
         return compiled
 
     def _plan(

@@ -100,7 +100,7 @@ def _plans(
         return make_boxed_func(graph.forward)
 
     own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
-    settings = {"force_non_lazy_backward_lowering": True, "enable_autograd_cache": False, **way.functorch}
+    settings = {"force_non_lazy_backward_lowering": True, "enable_autograd_cache": False}
     with functorch_config.patch(settings):
         compile_fx(own, example_inputs, inner_compile=plan_graph, config_patches=dict(way.cut))
     return reports

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import CheckpointPolicy
 
 from memsched.inductor.origins import module_of
 from memsched.inductor.rewrites.save_random import is_random, source_of
+from memsched.inductor.rewrites.traversal import inputs_first
 
 __all__ = ["blocks_of", "checkpoint_blocks"]
 
@@ -69,7 +70,7 @@ def _forward_operators(graph: fx.Graph) -> list[fx.Node]:
     """The operators that do not depend on an incoming gradient."""
     backward: set[fx.Node] = set()
     forward = []
-    for node in graph.nodes:
+    for node in inputs_first(graph):
         is_tangent = node.op == "placeholder" and "tangents" in str(node.target)
         if is_tangent or not backward.isdisjoint(node.all_input_nodes):
             backward.add(node)

@@ -21,6 +21,8 @@ import torch
 from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy
 
+from memsched.inductor.rewrites.traversal import inputs_first
+
 __all__ = ["keep_checkpoints"]
 
 _RECOMPUTED = (CheckpointPolicy.MUST_RECOMPUTE, CheckpointPolicy.PREFER_RECOMPUTE)
@@ -35,7 +37,7 @@ def keep_checkpoints(graph: fx.Graph) -> list[fx.Node]:
     """
     from_checkpoint: dict[fx.Node, bool] = {}
     marked = []
-    for node in graph.nodes:
+    for node in inputs_first(graph):
         policy = node.meta.get("recompute")
         inherits = any(from_checkpoint[source] for source in node.all_input_nodes)
         from_checkpoint[node] = policy in _RECOMPUTED or (inherits and policy not in _SAVED)

@@ -21,6 +21,7 @@ from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
 from memsched.inductor.rewrites.describe_chunks import describe_chunks
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.recompute_parameter_casts import recompute_parameter_casts
 from memsched.inductor.rewrites.save_random import save_random
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
@@ -45,6 +46,8 @@ class Rule:
 CUT_RULES = (
     Rule("describe_chunks", "describing chunks of the loss", describe_chunks),
     Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints),
+    # Behind the checkpoints: its tags must not look like the inside of one.
+    Rule("recompute_parameter_casts", "recomputing casts of parameters", recompute_parameter_casts),
 )
 
 

@@ -15,11 +15,21 @@ from memsched.inductor.storages.saved_copies import note_saved_copies
 from memsched.inductor.storages.subgraphs import inner_bytes
 from memsched.inductor.storages.workspaces import with_workspaces
 from memsched.storage.model import AllocationModel
+from memsched.storage.pieces import Piece
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["model_of"]
+__all__ = ["model_of", "unfused_model"]
+
+
+def unfused_model(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:
+    """The model of the nodes before they are fused: one storage per buffer, but for what is written over another."""
+    pieces = {
+        buffer.name: Piece(buffer.size, buffer.producer, frozenset(buffer.consumers), buffer.kept)
+        for buffer in estimate.buffers
+    }
+    return AllocationModel(estimate, pieces, {}, {}, reuses_of(nodes))
 
 
 def model_of(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:

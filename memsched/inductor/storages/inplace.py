@@ -20,6 +20,7 @@ from torch._inductor.dependencies import Dep, MemoryDep
 from torch._inductor.scheduler import BaseSchedulerNode, NopKernelSchedulerNode, SchedulerNode
 from torch._inductor.virtualized import V
 
+from memsched.inductor.storages.local_buffers import may_be_thread_local
 from memsched.storage.pieces import Reuse
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def reuses_of(nodes: Sequence[BaseSchedulerNode]) -> list[list[Reuse]]:
     if not config.inplace_buffers:
         return [[] for _ in nodes]
     op_of_name = {name: op for op, node in enumerate(nodes) for name in node.get_operation_names()}
-    return [[*_reuses_of_op(op, node, op_of_name)] for op, node in enumerate(nodes)]
+    rows = may_be_thread_local(nodes)
+    reuses = [[*_reuses_of_op(op, node, op_of_name)] for op, node in enumerate(nodes)]
+    return [[one for one in some if rows.isdisjoint((one.input, one.output))] for some in reuses]
 
 
 def _reuses_of_op(op: int, fused: BaseSchedulerNode, op_of_name: Mapping[str, int]) -> Iterator[Reuse]:
@@ -53,7 +56,7 @@ def _reuses_of_op(op: int, fused: BaseSchedulerNode, op_of_name: Mapping[str, in
             for read in node.read_writes.reads:
                 waits_for = _other_readers(op, node, read.name, op_of_name)
                 if waits_for is not None and _fits(node, _buffer_of(read.name), output):
-                    yield Reuse(op, output.get_name(), read.name, waits_for)
+                    yield Reuse(op, output.get_name(), read.name, waits_for, _beside(node, read.name, op_of_name))
 
 
 def _may_take_over(output: Any) -> bool:
@@ -92,6 +95,18 @@ def _other_readers(op: int, node: SchedulerNode, name: str, op_of_name: Mapping[
     return frozenset(waits_for) if itself else None
 
 
+def _beside(node: SchedulerNode, name: str, op_of_name: Mapping[str, int]) -> frozenset[int]:
+    """The other ops that read `name` before `node`, under any order, and at the same index."""
+    touches = _touches(node, name)
+    readers = (user.node for user in _buffer_of(name).users if user.node.get_name() in node.ancestors)
+    return frozenset(op_of_name[one.get_name()] for one in readers if _touches(one, name) == touches)
+
+
+def _touches(node: BaseSchedulerNode, name: str) -> set[Dep]:
+    dependencies = node.read_writes.reads_and_writes()
+    return {_with_merged_loops(one, node) for one in dependencies if one.name == name}
+
+
 def _may_be_reused(name: str) -> bool:
     """`PythonWrapperCodegen.can_reuse`, without what depends on the order."""
     graph = V.graph
@@ -121,8 +136,7 @@ def _one_index_in_kernel(node: SchedulerNode, read: Any) -> bool:
         if not isinstance(reader, BaseSchedulerNode) or reader.get_first_name() not in scheduler.name_to_fused_node:
             continue
         if scheduler.get_fused_node(reader) is fused:
-            dependencies = reader.read_writes.reads_and_writes()
-            touches |= {_with_merged_loops(one, reader) for one in dependencies if one.name == read.get_name()}
+            touches |= _touches(reader, read.get_name())
     return len(touches) <= 1
 
 

@@ -9,6 +9,7 @@ Two rules of Inductor decide this, and the second changes what may be written in
     counts for in-place updates: buf1 may take over x through buf0.
 `thread_local`   CPU, loops fused at an outer level: a row of the buffer is enough, each thread has one on its own
     (`CppScheduling.codegen_outer_loop_node`, "local buffer").  The name is gone: nothing is written in place over it.
+    Where the loops do not fit each other, the buffers are whole after all (`memsched.inductor.storages.outer_loops`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from torch._inductor.codegen.cpp import OuterLoopFusedSchedulerNode
 from torch._inductor.scheduler import ForeachKernelSchedulerNode, FusedSchedulerNode, SchedulerNode
 from torch._inductor.virtualized import V
 
+from memsched.inductor.storages.outer_loops import OuterLoops, loop_ranges
+
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["kernel_local", "thread_local"]
+__all__ = ["cpp_reductions", "kernel_local", "may_be_thread_local", "thread_local"]
 
 
 def kernel_local(nodes: Sequence[BaseSchedulerNode]) -> set[str]:
@@ -47,14 +50,33 @@ def _kernels(node: BaseSchedulerNode) -> Sequence[BaseSchedulerNode]:
     return []
 
 
+def cpp_reductions(nodes: Sequence[BaseSchedulerNode]) -> set[int]:
+    """The nodes before fusion that reduce in C++: fused with others, their kernel keeps rows (`thread_local`)."""
+    devices = [node.get_device() for node in nodes]
+    reducing = (op for op, node in enumerate(nodes) if isinstance(node, SchedulerNode) and node.is_reduction())
+    return {op for op in reducing if (device := devices[op]) is not None and device.type == "cpu"}
+
+
 def thread_local(nodes: Sequence[BaseSchedulerNode]) -> set[str]:
     """The buffers of which C++ threads keep a row each."""
-    return {name for node in nodes if isinstance(node, OuterLoopFusedSchedulerNode) for name in _thread_local(node)}
+    loops = OuterLoops()
+    return {
+        name
+        for node in nodes
+        if isinstance(node, OuterLoopFusedSchedulerNode) and loops.are_one(node)
+        for name in _row_buffers(node)
+    }
 
 
-def _thread_local(node: OuterLoopFusedSchedulerNode) -> Iterator[str]:
+def may_be_thread_local(nodes: Sequence[BaseSchedulerNode]) -> set[str]:
+    """Those, and the ones that become whole buffers after all: in both nothing is written in place."""
+    outer = (node for node in nodes if isinstance(node, OuterLoopFusedSchedulerNode))
+    return {name for node in outer for name in _row_buffers(node)}
+
+
+def _row_buffers(node: OuterLoopFusedSchedulerNode) -> Iterator[str]:
     depth = node.outer_loop_fusion_depth
-    if any(_loop_levels(kernel) != depth + 1 for kernel in node.get_outer_nodes()):
+    if any(len(loop_ranges(kernel)) != depth + 1 for kernel in node.get_outer_nodes()):
         return
     members = node.get_nodes()
     for member in members:
@@ -64,12 +86,6 @@ def _thread_local(node: OuterLoopFusedSchedulerNode) -> Iterator[str]:
         inside = all(user.node in members for user in buffer.users)
         if inside and buffer.node.get_layout().is_contiguous() and _touched_in_order(member, buffer):
             yield buffer.get_name()
-
-
-def _loop_levels(kernel: BaseSchedulerNode) -> int:
-    members: list[Any] = list(kernel.get_nodes())
-    _, (group, reduction_group) = max(members, key=lambda member: int(member.is_reduction())).group
-    return len(group) + len(reduction_group)
 
 
 def _touched_in_order(member: Any, buffer: Any) -> bool:

@@ -8,10 +8,10 @@ estimate of Inductor does not:
 
 The sizes follow the sources where they tell (ATen/native/cpu/FlashAttentionKernel.cpp), else they were calibrated
 with `memsched.inductor.bytes.measure` on torch 2.13 (oneDNN 3, AVX-512); `tests/inductor/storages/test_workspaces.py`
-holds them to the allocator.  What convolutions of fewer than 16 channels take is up to 20 KiB more. What is not in the
-table counts as 0: products write into their output, what `sort` or `topk` add is small, and convolutions read
-channels-last images, unless somebody switches Inductor's `layout_optimization` off.  On CUDA nothing is in the table:
-what cuDNN and cuBLAS take depends on the GPU and cannot be measured without one.
+holds them to the allocator.  What convolutions of fewer than 16 channels take is up to 20 KiB more.  What is not in the
+table counts as 0: products of bfloat16, whose scratch depends on the processor; `sort` and `topk`, which add little;
+convolutions of images that are not channels-last, which Inductor only makes without its `layout_optimization`.  On CUDA
+nothing is in the table: what cuDNN and cuBLAS take depends on the GPU and cannot be measured without one.
 """
 
 from __future__ import annotations
@@ -74,6 +74,23 @@ def workspace(operator: str, operands: Sequence[Operand], constants: Sequence[An
     """
     rule = _RULES.get(operator)
     return rule(operands, constants) if rule else 0
+
+
+def _product(operands: Sequence[Operand], _constants: Sequence[Any]) -> int:
+    """A copy of each matrix in which no dimension lies dense: an expanded vector, every second column.
+
+    BLAS takes rows or columns that lie apart, but not elements (`addmm_impl_cpu_`, ATen/native/LinearAlgebra.cpp).  Of
+    a batch it is given one pair at a time.
+    """
+    copied = (matrix for matrix in operands[-2:] if not _has_dense_lines(matrix))
+    return sum(math.prod(matrix.size[-2:]) * matrix.itemsize for matrix in copied)
+
+
+def _has_dense_lines(matrix: Operand) -> bool:
+    (rows, columns), (between_rows, between_columns) = matrix.size[-2:], matrix.stride[-2:]
+    by_rows = between_columns == 1 and between_rows >= max(1, columns)
+    by_columns = between_rows == 1 and between_columns >= max(1, rows)
+    return by_rows or by_columns
 
 
 def _convolution(operands: Sequence[Operand], constants: Sequence[Any]) -> int:
@@ -168,6 +185,10 @@ def _blocked_in_groups(weights: Operand, groups: int) -> int:
 
 
 _RULES: dict[str, Callable[[Sequence[Operand], Sequence[Any]], int]] = {
+    "mm": _product,
+    "addmm": _product,
+    "bmm": _product,
+    "baddbmm": _product,
     "convolution": _convolution,
     "convolution_backward": _convolution_backward,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,

@@ -17,7 +17,7 @@ time through Dynamo, and lifts sizes to symbols; docs/train-step.md has the comp
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,19 +78,17 @@ class _Graphs:
         return make_boxed_func(gm.forward)
 
 
-def capture(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], patches: dict[str, Any], functorch: Mapping[str, Any]
-) -> Captured:
+def capture(gm: fx.GraphModule, example_inputs: Sequence[Any], patches: dict[str, Any]) -> Captured:
     """The forward and backward of `gm`, the graph that Dynamo traced up to a scalar loss.
 
-    patches, functorch: of Inductor's and of functorch's configuration, for everything that happens here.
+    patches: of Inductor's configuration, for everything that happens here.
 
     Raises:
         Refusal: a graph whose parts cannot be joined.
     """
     _clone_outputs(gm)
     graphs = _Graphs()
-    with functorch_config.patch(enable_autograd_cache=False, force_non_lazy_backward_lowering=True, **functorch):
+    with functorch_config.patch(enable_autograd_cache=False, force_non_lazy_backward_lowering=True):
         compile_fx(gm, example_inputs, inner_compile=graphs.keep, config_patches=patches)
     context = torch._guards.TracingContext.get()
     if graphs.forward is None or graphs.backward is None:

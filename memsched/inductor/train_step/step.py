@@ -40,7 +40,7 @@ from torch import Tensor, fx, nn
 from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 from torch.optim import Optimizer
 
-from memsched.inductor.backend import cut_settings, partition_patches
+from memsched.inductor.backend import partition_patches
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
@@ -255,7 +255,7 @@ class TrainStep:
         patches, own = dict(self.options.inductor or {}), self.options.backend
         if own.enabled:
             patches |= partition_patches(own, patches)
-        captured = capture(gm, example_inputs, patches, cut_settings(own) if own.enabled else {})
+        captured = capture(gm, example_inputs, patches)
         self._programs += 1
         return Program(self, captured, example_inputs)
 

@@ -196,7 +196,7 @@ def explain_graph(
         tensors=tensors,
         stock_peak=stock.peak if stock else None,
         stock_kernels=stock.kernels if stock else report.stock_kernels,
-        same_nodes_peak=report.stock_peak,
+        same_nodes_peak=report.stock_peak if report.orders_peak is None else report.orders_peak,
         lower_bound=schedule.lower_bound,
         gap=schedule.gap,
         status=schedule.status.value,

@@ -119,10 +119,7 @@ def sequencing(graph: Graph, largest_total: int) -> Sequencing:
 
 def _windows(graph: Graph) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Earliest and latest step of each op: the number of its ancestors, and n-1 less that of its descendants."""
-    ancestors, descendants = [0] * len(graph), [0] * len(graph)
-    for op in graph.topological_order:
-        for before in graph.predecessors[op]:
-            ancestors[op] |= ancestors[before] | 1 << before
+    ancestors, descendants = graph.ancestors, [0] * len(graph)
     for op in reversed(graph.topological_order):
         for after in graph.successors[op]:
             descendants[op] |= descendants[after] | 1 << after

@@ -10,22 +10,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._inductor.custom_graph_pass import CustomPartitionerFn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint
 
 import memsched
 from memsched.inductor import backend
 from memsched.inductor.backend import partition_patches, planning_patches
-from memsched.inductor.capture.lower import planned_way
+from memsched.inductor.capture.lower import Way, planned_way, run_uncompiled
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import RewritePass
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.parameters import note_parameters
+from memsched.inductor.rewrites.recompute_parameter_casts import recompute_parameter_casts
 from memsched.inductor.rewrites.rules import Rule
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
+from memsched.inductor.rewrites.traversal import inputs_first
 from memsched.records.published import counters
+from tests.cases import frozen_weight_casts
 
-aten = torch.ops.aten
+aten, prims = torch.ops.aten, torch.ops.prims
 
 
 @pytest.fixture(autouse=True)
@@ -215,10 +221,7 @@ def test_a_pass_of_the_user_stays_and_runs_first() -> None:
     def own(graph: fx.Graph) -> None:
         pass
 
-    name = "joint_custom_post_pass"
-    assert partition_patches(BackendOptions(), {name: own})[name][0] is own
-    assert partition_patches(BackendOptions(), {name: [own]})[name][0] is own
-    assert partition_patches(BackendOptions(keep_checkpoints=False), {name: own}) == {}
+    assert "joint_custom_post_pass" not in partition_patches(BackendOptions())
     name = "post_grad_custom_post_pass"
     assert planning_patches(BackendOptions(), {name: own})[name][0] is own
     assert planned_way(BackendOptions(), {name: own}).patches[name][0] is own
@@ -292,3 +295,58 @@ def test_only_outputs_that_are_inputs_are_marked() -> None:
     assert save_inputs_as_they_are(graph) == [saved]
     assert output.meta["user_visible_output_idxs"] == [0, 1]
     assert save_inputs_as_they_are(graph) == []
+
+
+def test_a_partitioner_of_the_user_cuts_behind_the_rules() -> None:
+    """It finds the tags of the rules, and its hash is part of the key; one without a hash switches the cache off."""
+    found = []
+
+    class Own(CustomPartitionerFn):  # type: ignore[misc]
+        def __init__(self, name: str | None) -> None:
+            self.name = name
+
+        def __call__(self, gm: fx.GraphModule, joint_inputs: Any, **more: Any) -> Any:
+            found.extend(node.name for node in gm.graph.nodes if "recompute" in node.meta)
+            return min_cut_rematerialization_partition(gm, joint_inputs, **more)
+
+        def uuid(self) -> str | None:
+            return self.name
+
+    name = "custom_partitioner_fn"
+    patches = partition_patches(BackendOptions(strict=True), {name: Own("mine")})
+    assert "mine" in patches[name].uuid()
+    assert partition_patches(BackendOptions(), {name: Own(None)})[name].uuid() is None
+    assert partition_patches(BackendOptions(), patches)[name].partitioner is patches[name].partitioner
+    model, batch = frozen_weight_casts.step(1)
+    run_uncompiled(model, batch, lambda *_, **__: None, Way("own", cut=patches))
+    assert found
+
+
+def test_nodes_of_a_graph_in_disorder_come_after_what_they_read() -> None:
+    """A pattern of Inductor's puts an operator before a gradient that it reads: a graph like that has to be read."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    late = graph.call_function(torch.ops.aten.neg.default, (x,))
+    with graph.inserting_before(late):
+        early = graph.call_function(torch.ops.aten.abs.default, (x,))
+    early.args = (late,)
+    graph.output(early)
+    assert [node.name for node in graph.nodes][1:3] == [early.name, late.name]
+    assert inputs_first(graph)[:3] == [x, late, early]
+
+
+def test_only_casts_of_parameters_are_made_again() -> None:
+    """w ──cast──> product; b is written by the graph; x is a batch.  A cast of x or of b is left to the partitioner."""
+    graph = fx.Graph()
+    inputs = [graph.placeholder(name) for name in ("w", "b", "x")]
+    casts = [graph.call_function(prims.convert_element_type.default, (one, torch.bfloat16)) for one in inputs]
+    scaled = graph.call_function(aten.mul.Tensor, (casts[0], 2.0))
+    mixed = graph.call_function(aten.add.Tensor, (scaled, casts[2]))
+    graph.call_function(aten.copy_.default, (inputs[1], mixed))
+    graph.output(mixed)
+    for node in graph.nodes:
+        node.meta["val"] = torch.empty(4, 4, device="meta")
+    assert recompute_parameter_casts(graph) == []
+    note_parameters(graph, [0, 1])
+    assert recompute_parameter_casts(graph) == [casts[0], scaled]
+    assert all(node.meta["recompute"] is CheckpointPolicy.MUST_RECOMPUTE for node in (casts[0], scaled))

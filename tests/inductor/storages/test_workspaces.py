@@ -113,3 +113,18 @@ def test_attention(length: int) -> None:
 
 def test_an_operator_that_is_not_in_the_table_has_none() -> None:
     assert workspace("mm", operands(torch.ones(4, 4), torch.ones(4, 4))) == 0
+
+
+@pytest.mark.parametrize("operator", ["mm", "bmm"])
+def test_a_product_copies_operands_without_dense_lines(operator: str) -> None:
+    """BLAS reads rows or columns that lie apart, but no expanded vectors and not every second element."""
+    n, many = 64, ((4,) if operator == "bmm" else ())
+    plain, out = torch.randn(*many, n, n), torch.empty(*many, n, n)
+    wide = torch.randn(*many, n, 2 * n)
+    expanded = torch.randn(*many, 1, n).expand(*many, n, n)
+    call = getattr(torch, operator)
+    for matrix in (plain, plain.mT, expanded, expanded.mT, wide[..., ::2], wide[..., :n], wide[..., ::2].mT):
+        for pair in ((plain, matrix), (matrix, plain)):
+            call(*pair, out=out)
+            peak = trace_memory(lambda pair=pair: call(*pair, out=out)).peak  # type: ignore[misc]
+            assert peak == workspace(operator, operands(*pair))

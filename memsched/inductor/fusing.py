@@ -1,0 +1,139 @@
+"""The fusions of one graph: a low order of the nodes before fusion, and the answers that keep it low.
+
+nodes before fusion ──> graph, what may be written over what ──> a low order, whose peak is the budget
+Inductor asks: may these two fuse? ──> will they be one loop? does the contracted order keep the budget?
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from memsched.core.graph import Graph
+from memsched.core.result import Options, Schedule
+from memsched.fusion.in_place import InPlace, Overwrite
+from memsched.fusion.planner import FusionPlanner
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.storages.build import unfused_model
+from memsched.inductor.storages.local_buffers import cpp_reductions
+from memsched.inductor.storages.outer_loops import OuterLoops
+from memsched.records.fusion import MadeFusion, RefusedFusion
+from memsched.search.orders.inductor import priority_order, stock_orders
+from memsched.search.solver import solve
+from memsched.storage.model import AllocationModel
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
+
+__all__ = ["FusionPlan"]
+
+
+class FusionPlan:
+    """A planner for the nodes of `scheduler` before fusion; op i of `graph` is nodes[i].
+
+    solver_options(share, method): the limits of a search.
+    refused: whether any question was answered with no.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        nodes: Sequence[BaseSchedulerNode],
+        scheduler: Scheduler,
+        options: BackendOptions,
+        solver_options: Callable[[float, str], Options],
+    ) -> None:
+        model = unfused_model(graph, nodes)
+        order = _low_order(model.planning_graph(), solver_options).order
+        position = {buffer.name: at for at, buffer in enumerate(graph.buffers)}
+        over = {position[one.output]: Overwrite(position[one.input], one.beside) for one in model.taken_by(order)}
+        self._note = ""
+        self.planner = FusionPlanner(
+            graph,
+            order,
+            self._budget(model, model.peak(order), options),
+            max_extra_kernels=options.max_extra_kernels,
+            in_place=InPlace(graph, over, cpp_reductions(nodes)),
+        )
+        self.refused = False
+        self._scheduler: Scheduler = weakref.proxy(scheduler)
+        self._loops = OuterLoops()
+        self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
+        self._name_of_op = [node.get_first_name() for node in nodes]
+        self._approved: tuple[list[int], list[int]] | None = None
+
+    def _budget(self, model: AllocationModel, planned_peak: int, options: BackendOptions) -> int:
+        """The bytes that fusions may need; a budget below the plan's own peak cannot be kept, whatever is refused."""
+        if options.fusion == "plan":
+            return int(planned_peak * (1 + options.fusion_slack))
+        wanted = options.budget_bytes(min(map(model.peak, stock_orders(model.estimate).values())))
+        if wanted < planned_peak:
+            self._note = f"no order was found within the budget of {wanted} bytes, the plan needs {planned_peak}"
+        return max(planned_peak, wanted)
+
+    def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int) -> bool:
+        """Whether the plan has room for this fusion; shared: bytes that both nodes touch, as Inductor counts them.
+
+        Loops that code generation would take apart again are not fused: it saves nothing and makes rows whole buffers.
+        """
+        answer = self._loops.would_be_one(first, second) and self._judge(first, second, shared)
+        self.refused |= not answer
+        return answer
+
+    def _judge(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int) -> bool:
+        """Ask the planner, after telling it whether Inductor made the fusion that it approved last.
+
+        Inductor asks twice: about all candidates of a round, and again right before it fuses one.  It does not say
+        which question it is, so only the last approval can have been followed by a fusion.
+        """
+        if self._approved is not None:
+            ops, other = self._approved
+            if self._fused_node(ops[0]) is self._fused_node(other[0]):
+                self.planner.fuse([*ops, *other])
+        ops, other = self._ops(first), self._ops(second)
+        answer = self.planner.may_fuse(ops, other, shared)
+        self._approved = (ops, other) if answer and ops and other else None
+        return answer
+
+    def _fused_node(self, op: int) -> BaseSchedulerNode:
+        return self._scheduler.name_to_fused_node[self._name_of_op[op]]
+
+    def order_of(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
+        """The fused nodes in the order that the planner has for them, as far as `graph`, which says more, allows it."""
+        for node in nodes:
+            self.planner.fuse(self._ops(node))
+        position = {op: at for at, ops in enumerate(self.planner.order()) for op in ops}
+        return priority_order(graph, [max(map(position.__getitem__, self._ops(node)), default=0) for node in nodes])
+
+    def _ops(self, node: BaseSchedulerNode) -> list[int]:
+        return sorted({self._op_of_name[name] for name in node.get_operation_names() if name in self._op_of_name})
+
+    def notes(self) -> Iterator[str]:
+        """What the user should know about the fusions beside the figures."""
+        yield self._note
+        if self.planner.exhausted:
+            yield "the fusions were judged until their work limit, then accepted"
+
+    def refusals(self) -> tuple[RefusedFusion, ...]:
+        """The refusals that stand at the end, by the names of the ops."""
+        return tuple(
+            RefusedFusion(self._names(one.ops), self._names(one.other), one.price, one.traffic, one.vertical)
+            for one in self.planner.standing_refusals()
+        )
+
+    def fusions(self) -> tuple[MadeFusion, ...]:
+        """The fusions that were made, by the names of the ops."""
+        made = self.planner.made
+        return tuple(MadeFusion(self._names(m.ops), self._names(m.other), m.traffic, m.peak_change) for m in made)
+
+    def _names(self, ops: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self._name_of_op[op] for op in ops)
+
+
+def _low_order(graph: Graph, solver_options: Callable[[float, str], Options]) -> Schedule:
+    """A low order before fusion, which needs no proof: local search, unless a short exact search closes the gap."""
+    exact = solve(graph, solver_options(0.05, "valley"))
+    if exact.peak == exact.lower_bound:
+        return exact
+    return solve(graph, solver_options(0.45, "local"), start_orders=[exact.order])

@@ -1,0 +1,82 @@
+"""Do C++ kernels that are fused at an outer level really become one loop?
+
+    for row:  n1: m = max(x[row])           Fused in the scheduler, n1 and n2 shall share the loop over the rows.  While
+              n2: y[row] = exp(x[row] - m)  code is generated it may turn out that they cannot: one of the two is
+                                            vectorized across rows, or the rows are few and long.
+
+Then each is generated for itself, one after the other: nothing is saved, and what was to be a row is a whole buffer
+(`CppScheduling.codegen_outer_loop_node` and `check_outer_fusion_loop_level_attr`, torch/_inductor/codegen/cpp.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch._inductor.codegen.cpp import CppScheduling, OuterLoopFusedSchedulerNode
+from torch._inductor.virtualized import V
+
+from memsched.inductor.compat import tiled_loops
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode
+
+__all__ = ["OuterLoops", "loop_ranges"]
+
+_LONG_INNER_LOOP = 300
+"""An inner loop that is this many times as long as all outer ones is left to itself."""
+
+
+class OuterLoops:
+    """Answers for the kernels of one graph; what is known about a kernel is kept, by its name."""
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[str, int], list[tuple[Any, int]] | None] = {}
+
+    def are_one(self, node: OuterLoopFusedSchedulerNode) -> bool:
+        """Whether the kernels of `node` become one loop."""
+        return self._share(node.get_outer_nodes(), node.outer_loop_fusion_depth)
+
+    def would_be_one(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
+        """Whether two nodes would become one loop if they were fused; True where they would not be loops in C++."""
+        device = first.get_device()
+        if device is None or device.type != "cpu":
+            return True
+        scheduling = V.graph.scheduler.get_backend(device)
+        if not isinstance(scheduling, CppScheduling) or not scheduling.can_fuse_vertical_outer_loop(first, second):
+            return True
+        depth = scheduling._get_outer_loop_fusion_depth(first, second)
+        return self._share([*_kernels(first), *_kernels(second)], depth)
+
+    def _share(self, kernels: Sequence[BaseSchedulerNode], depth: int) -> bool:
+        steps = [self._steps_of(kernel, depth) for kernel in kernels]
+        return steps[0] is not None and all(one == steps[0] for one in steps)
+
+    def _steps_of(self, kernel: BaseSchedulerNode, depth: int) -> list[tuple[Any, int]] | None:
+        """Extent and step of the outer loops of a kernel; None if they are few and the inner one is long."""
+        key = kernel.get_name(), depth
+        if key not in self._steps:
+            self._steps[key] = _steps(kernel, depth)
+        return self._steps[key]
+
+
+def loop_ranges(kernel: BaseSchedulerNode) -> list[Any]:
+    """The extents of the loops of a kernel, reductions innermost."""
+    members: list[Any] = list(kernel.get_nodes())
+    _, (group, reduction_group) = max(members, key=lambda member: int(member.is_reduction())).group
+    return [*group, *reduction_group]
+
+
+def _steps(kernel: BaseSchedulerNode, depth: int) -> list[tuple[Any, int]] | None:
+    ranges = loop_ranges(kernel)
+    outside, inside = math.prod(ranges[:depth]), ranges[depth] if len(ranges) > depth else 0
+    known = all(getattr(size, "is_number", True) for size in (outside, inside))
+    if known and outside * _LONG_INNER_LOOP < inside:
+        return None
+    tiled = tiled_loops(list(kernel.get_nodes()))
+    return [(ranges[level], tiled.get(level, 1)) for level in range(depth)]
+
+
+def _kernels(node: BaseSchedulerNode) -> list[BaseSchedulerNode]:
+    return list(node.get_outer_nodes()) if isinstance(node, OuterLoopFusedSchedulerNode) else [node]
