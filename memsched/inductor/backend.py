@@ -25,7 +25,7 @@ from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, SAVE_RANDOM, Rule, checkpoint_rule
+from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, Rule, checkpoint_rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
@@ -126,8 +126,6 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
     rules = [rule for rule in CUT_RULES if options.keep_checkpoints or rule.name != "keep_checkpoints"]
     if setting.checkpoint_blocks:
         rules.insert(0, checkpoint_rule(setting.checkpoint_blocks))
-    if setting.saved_share < 1:
-        rules.append(SAVE_RANDOM)
     if not setting.chunks:
         rules = [rule for rule in rules if rule.name != "describe_chunks"]
     place = "custom_partitioner_fn"

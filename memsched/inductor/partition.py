@@ -1,6 +1,8 @@
 """The cut of a training step into its forward and its backward: what is saved and what is computed again.
 
     joint graph ──> rules tag what must be saved and what must be recomputed ──> the partitioner ──> forward, backward
+              └───> the same without the rules that may raise the peak ────────> the partitioner ──> forward, backward
+                                                      the halves of which the higher one is estimated to need less
 
 The rules are `CUT_RULES`; the partitioner is Inductor's, or the one that the user has set.  Inductor calls this in the
 place that it has for partitioners, where it also says which inputs are parameters (`partition_fn`,
@@ -9,7 +11,8 @@ torch/_inductor/compile_fx.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
@@ -17,15 +20,22 @@ from torch._functorch import config as functorch_config
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
+from memsched.inductor.estimate import estimated_peak
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_key import plan_key
 from memsched.inductor.rewrites.parameters import note_parameters
-from memsched.inductor.rewrites.rules import Rule, apply_rule
+from memsched.inductor.rewrites.rules import SAVE_RANDOM, Rule, apply_rule
 
 __all__ = ["PlannedPartition", "apply_guarded"]
 
-_Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
+log = logging.getLogger("memsched")
+
+_Halves = tuple[fx.GraphModule, fx.GraphModule]
+_Partitioner = Callable[..., _Halves]
+
+_ESTIMATE_SHARE = 0.1
+"""Of the time limit of planning a graph, for the estimate of a half."""
 
 
 class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
@@ -41,21 +51,56 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
         self.options = options
         self.partitioner = partitioner
 
-    def __call__(
-        self, gm: fx.GraphModule, joint_inputs: Sequence[object], **more: Any
-    ) -> tuple[fx.GraphModule, fx.GraphModule]:
+    def __call__(self, gm: fx.GraphModule, joint_inputs: Sequence[object], **more: Any) -> _Halves:
         note_parameters(gm.graph, more.get("static_lifetime_input_indices") or ())
-        for rule in self.rules:
-            apply_guarded(rule, gm.graph, strict=self.options.strict)
+        rules = self._rules_now()
+        untouched = _copy_of(gm)
+        changed = {rule.name: self._apply(rule, gm) for rule in rules}
+        judged = [rule.name for rule in rules if rule.is_judged and changed[rule.name]]
+        halves = self._cut(gm, joint_inputs, more)
+        if not judged:
+            return halves
+        for rule in rules:
+            if not rule.is_judged:
+                self._apply(rule, untouched)
+        others = self._cut(untouched, joint_inputs, more)
+        if self._needs_less(others, halves):
+            log.debug("memsched: %s would raise the peak", ", ".join(judged))
+            return others
+        return halves
+
+    def _rules_now(self) -> tuple[Rule, ...]:
+        """The rules, and one more where the partitioner may choose what to recompute: it would draw dropout anew."""
+        chooses = min(self.options.setting.saved_share, functorch_config.activation_memory_budget) < 1
+        return (*self.rules, SAVE_RANDOM) if chooses else self.rules
+
+    def _apply(self, rule: Rule, gm: fx.GraphModule) -> int:
+        return apply_guarded(rule, gm.graph, strict=self.options.strict)
+
+    def _cut(self, gm: fx.GraphModule, joint_inputs: Sequence[object], more: Mapping[str, Any]) -> _Halves:
         partition: _Partitioner = self.partitioner or min_cut_rematerialization_partition
         share = self.options.setting.saved_share
         with functorch_config.patch({"activation_memory_budget": share} if share < 1 else {}):
             return partition(gm, joint_inputs, **more)
 
+    def _needs_less(self, halves: _Halves, others: _Halves) -> bool:
+        """Whether the step of `halves` is estimated to need less than that of `others`."""
+        limit = self.options.time_limit_s * _ESTIMATE_SHARE
+        one, other = (max(estimated_peak(half.graph, limit) for half in some) for some in (halves, others))
+        return one < other
+
     def uuid(self) -> Any:
         """None, which switches the cache off, if the user's partitioner has none."""
         theirs = self.partitioner.uuid() if self.partitioner is not None else ""
         return None if theirs is None else f"{[rule.name for rule in self.rules]} {plan_key(self.options)}\n{theirs}"
+
+
+def _copy_of(gm: fx.GraphModule) -> fx.GraphModule:
+    """A graph of its own over the same attributes."""
+    graph, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(gm.graph, nodes))
+    graph.output_node().meta = dict(gm.graph.output_node().meta)
+    return fx.GraphModule(gm, graph)
 
 
 def apply_guarded(rule: Rule, graph: fx.Graph, *, strict: bool) -> int:

@@ -20,6 +20,7 @@ import torch
 from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy
 
+from memsched.inductor.rewrites.nodes import is_elementwise, is_view
 from memsched.inductor.rewrites.parameters import parameters_of
 from memsched.inductor.rewrites.traversal import inputs_first
 
@@ -43,24 +44,13 @@ def recompute_parameter_casts(graph: fx.Graph) -> list[fx.Node]:
         if node.op != "call_function" or not sources or not from_parameters.issuperset(sources):
             continue
         from_parameters.add(node)
-        if "recompute" in node.meta or not _is_elementwise(node) or not _may_follow(node, repeatable):
+        if "recompute" in node.meta or not (is_view(node) or is_elementwise(node)) or not _may_follow(node, repeatable):
             continue
         repeatable.add(node)
-        if not (node.target.is_view and not any(source in tagged for source in sources)):  # type: ignore[union-attr]
+        if not is_view(node) or any(source in tagged for source in sources):
             node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
             tagged[node] = None
     return list(tagged)
-
-
-def _is_elementwise(node: fx.Node) -> bool:
-    """A view, a cast or an elementwise operator that returns one tensor and changes none."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), torch.Tensor):
-        return False
-    if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
-        return False
-    cast = target is torch.ops.aten._to_copy.default
-    return cast or target.is_view or torch.Tag.pointwise in target.tags
 
 
 def _may_follow(node: fx.Node, repeatable: set[fx.Node]) -> bool:

@@ -21,6 +21,7 @@ from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
 from memsched.inductor.rewrites.describe_chunks import describe_chunks
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
+from memsched.inductor.rewrites.realize_sums import realize_sums
 from memsched.inductor.rewrites.recompute_parameter_casts import recompute_parameter_casts
 from memsched.inductor.rewrites.save_random import save_random
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
@@ -36,23 +37,27 @@ _RULE = "memsched_rule"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """name: as reports have it; doing: what it does, for warnings; change: the rule."""
+    """name: as reports have it; doing: what it does, for warnings; change: the rule.
+
+    is_judged: whether it may raise the peak, so that the step is cut with it and without it, and the cuts compared.
+    """
 
     name: str
     doing: str
     change: Callable[[fx.Graph], list[fx.Node]]
+    is_judged: bool = False
 
 
 CUT_RULES = (
     Rule("describe_chunks", "describing chunks of the loss", describe_chunks),
-    Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints),
+    Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints, is_judged=True),
     # Behind the checkpoints: its tags must not look like the inside of one.
     Rule("recompute_parameter_casts", "recomputing casts of parameters", recompute_parameter_casts),
 )
 
 
 SAVE_RANDOM = Rule("save_random", "saving random operators", save_random)
-"""The rule of `CUT_RULES` that is there when the partitioner may choose what to recompute (`saved_share`)."""
+"""The rule that follows `CUT_RULES` when the partitioner may choose what to recompute (`activation_memory_budget`)."""
 
 
 def checkpoint_rule(every: int) -> Rule:
@@ -62,6 +67,7 @@ def checkpoint_rule(every: int) -> Rule:
 
 
 GRAPH_RULES = (
+    Rule("realize_sums", "realizing sums", realize_sums),
     Rule("split_addmm", "splitting products that wait", split_waiting_products),
     Rule("split_convolution_backward", "splitting gradients of convolutions", split_convolution_gradients),
     Rule("keep_saved_layout", "saving inputs as they are", save_inputs_as_they_are),

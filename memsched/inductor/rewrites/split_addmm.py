@@ -20,6 +20,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from memsched.inductor.rewrites.nodes import bytes_of, is_static, is_view, storage_of
+
 __all__ = ["split_waiting_products"]
 
 aten = torch.ops.aten
@@ -39,30 +41,19 @@ def _waits(node: fx.Node, place: dict[fx.Node, int]) -> bool:
     added, *operands = node.args
     if node.kwargs or not isinstance(added, fx.Node) or not _is_buffer(added):
         return False
-    if not _is_static(node) or len(added.users) > 1 or added.meta["val"].shape != node.meta["val"].shape:
+    if not is_static(node) or len(added.users) > 1 or added.meta["val"].shape != node.meta["val"].shape:
         return False
-    storages = {_storage(operand) for operand in operands if isinstance(operand, fx.Node)}
+    storages = {storage_of(operand) for operand in operands if isinstance(operand, fx.Node)}
     if place[added] < max(place[storage] for storage in storages):
         return False
-    released = [one for one in storages if _is_static(one) and _is_released(one, node, place[added], place)]
-    return sum(_bytes(storage) for storage in released) > _bytes(node)
+    released = [one for one in storages if is_static(one) and _is_released(one, node, place[added], place)]
+    return sum(bytes_of(storage) for storage in released) > bytes_of(node)
 
 
 def _is_buffer(node: fx.Node) -> bool:
     """Whether Inductor gives the result memory of its own as soon as it is computed."""
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise not in target.tags and not _is_view(node)
-
-
-def _is_view(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
-
-
-def _storage(node: fx.Node) -> fx.Node:
-    """The node whose memory `node` is a view of."""
-    while _is_view(node):
-        node = node.all_input_nodes[0]
-    return node
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise not in target.tags and not is_view(node)
 
 
 def _is_released(storage: fx.Node, product: fx.Node, until: int, place: dict[fx.Node, int]) -> bool:
@@ -71,21 +62,10 @@ def _is_released(storage: fx.Node, product: fx.Node, until: int, place: dict[fx.
     while seen < len(readers):
         if any(user.op == "output" for user in readers[seen].users):
             return False
-        readers += [user for user in readers[seen].users if _is_view(user)]
+        readers += [user for user in readers[seen].users if is_view(user)]
         seen += 1
     last = max((place[user] for reader in readers for user in reader.users if user is not product), default=-1)
     return storage.op != "placeholder" and last < until
-
-
-def _is_static(node: fx.Node) -> bool:
-    """Whether the shape is known: a question about a symbolic one would guard the compiled code."""
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape)
-
-
-def _bytes(node: fx.Node) -> int:
-    value: torch.Tensor = node.meta["val"]
-    return int(value.numel() * value.element_size())
 
 
 def _split(graph: fx.Graph, node: fx.Node) -> fx.Node:

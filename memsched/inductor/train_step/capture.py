@@ -9,7 +9,7 @@ but its inner compiler, which would be called once for the forward and once for 
     joined:   primals ──> loss, saved ──────────────────> gradients        tangent = 1
 
 So what is recomputed is what stock recomputes, and nothing depends on what only autograd's engine would know.  What is
-saved stays a buffer (`train_step_realize`): inlined into the backward, it would keep its own inputs alive instead.  The
+saved stays a buffer (`rewrites.realize`): inlined into the backward, it would keep its own inputs alive instead.  The
 alternative, `torch._dynamo.compiled_autograd` with a hook per parameter, plans only the backward, traces it a second
 time through Dynamo, and lifts sizes to symbols; docs/train-step.md has the comparison.
 """
@@ -28,7 +28,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch._inductor.compile_fx import compile_fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from memsched.inductor.train_step.realize import realized
+from memsched.inductor.rewrites.realize import realized
 from memsched.inductor.train_step.refusals import Refusal
 
 __all__ = ["Captured", "capture"]

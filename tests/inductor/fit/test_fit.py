@@ -116,7 +116,8 @@ def test_a_compile_with_levers_measures_what_it_planned(options: dict[str, Any])
     planned = [report for report in memsched.reports() if report.kind in ("forward", "backward")]
     assert not any(report.fallback for report in planned)
     measured = trace_memory(lambda: compiled(*inputs).backward()).peak
-    assert abs(measured - max(report.peak for report in planned)) < 2 * KIB
+    # Results of a subgraph count from the start of the op that calls it, though they come one by one.
+    assert -2 * KIB < max(report.peak for report in planned) - measured < 2 * KIB + 0.01 * measured
 
 
 @pytest.mark.plans
@@ -272,8 +273,10 @@ def language_step() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 @pytest.mark.plans
 @pytest.mark.parametrize("fallback_random", [False, True])
-def test_a_share_of_what_is_saved_draws_no_random_number_again(fallback_random: bool) -> None:
-    """Stock's knapsack recomputes a dropout with other numbers: gradients 31% off."""
+@pytest.mark.parametrize("by_user", [False, True])
+def test_a_share_of_what_is_saved_draws_no_random_number_again(fallback_random: bool, by_user: bool) -> None:
+    """Stock's knapsack recomputes a dropout with other numbers: gradients 31% off.  Also where the user asks for it,
+    by PyTorch's own `activation_memory_budget`."""
     model, inputs = Language(2, dropout=0.5), batch()
     backwards: list[torch.fx.Graph] = []
 
@@ -281,8 +284,10 @@ def test_a_share_of_what_is_saved_draws_no_random_number_again(fallback_random: 
         if how.get("is_backward"):
             backwards.append(gm.graph)
 
-    with torch._inductor.config.patch(fallback_random=fallback_random):
-        run_uncompiled(model, inputs, look, planned_way(BackendOptions(strict=True, saved_share=0.05)))
+    options = BackendOptions(strict=True, saved_share=1.0 if by_user else 0.05)
+    share = torch._functorch.config.patch(activation_memory_budget=0.05 if by_user else 1.0)
+    with share, torch._inductor.config.patch(fallback_random=fallback_random):
+        run_uncompiled(model, inputs, look, planned_way(options))
     (backward,) = backwards
     assert not [node for node in backward.nodes if node.op == "call_function" and is_random(node)]
 

@@ -1,0 +1,70 @@
+"""An estimate of what a traced graph needs, before it is lowered: to compare two cuts of one step in milliseconds.
+
+    traced graph ──> what is inlined, what is a buffer (`memsched.inductor.rewrites.inlining`) ──> graph ──> search
+
+It knows nothing of fused kernels, of what is written in place, or of scratch memory, so it is no plan and no bound.
+What two variants of one graph have in common is wrong in both of them by the same bytes: only the difference is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx
+
+from memsched.core.graph import Buffer, Graph, Op
+from memsched.core.result import Options
+from memsched.inductor.rewrites.inlining import Inlining, is_part, readers_of
+from memsched.inductor.rewrites.nodes import bytes_of, is_view
+from memsched.search.budget import repeatable
+from memsched.search.solver import solve
+
+__all__ = ["estimated_graph", "estimated_peak"]
+
+
+def estimated_peak(graph: fx.Graph, time_limit_s: float) -> int:
+    """Bytes that `graph` is estimated to need under a good order; CPU seconds of the search are limited."""
+    estimated = estimated_graph(graph)
+    if not estimated.ops:
+        return estimated.start_bytes
+    limits = repeatable(Options(time_limit_s, use_ilp=False, method="local"), 1.0)
+    return solve(estimated, limits, start_orders=[range(len(estimated))]).peak
+
+
+def estimated_graph(graph: fx.Graph) -> Graph:
+    """Ops: what is not inlined, in the order of `graph`; buffers: their results, and the inputs that die inside."""
+    inlining = Inlining(graph)
+    kernels = [node for node in graph.nodes if node.op == "call_function" and not _is_inside(node, inlining)]
+    position = {node: at for at, node in enumerate(kernels)}
+    ops = tuple(Op(node.name, str(node.target)) for node in kernels)
+    buffers = []
+    for node in graph.nodes:
+        producer = position.get(node.args[0] if is_part(node) else node)  # type: ignore[arg-type]
+        if producer is None and (node.op != "placeholder" or node in inlining.held):
+            continue
+        readers = set(_kernels_that_read(node, inlining))
+        consumers = tuple(sorted({position[reader] for reader in readers if reader in position} - {producer}))
+        size = bytes_of(node) if isinstance(node.meta.get("val"), torch.Tensor) else 0
+        if size and (producer is not None or consumers):
+            kept = any(reader.op == "output" for reader in readers)
+            buffers.append(Buffer(node.name, size, producer, consumers, kept))
+    return Graph("estimate", ops, tuple(buffers))
+
+
+def _is_inside(node: fx.Node, inlining: Inlining) -> bool:
+    """Whether a node is no kernel: a view, a part of a tuple, or computed in its readers."""
+    return is_view(node) or is_part(node) or inlining.is_inlined(node)
+
+
+def _kernels_that_read(node: fx.Node, inlining: Inlining) -> Iterator[fx.Node]:
+    waiting, seen = [node], {node}
+    while waiting:
+        for reader in readers_of(waiting.pop()):
+            if reader in seen:
+                continue
+            seen.add(reader)
+            if inlining.is_inlined(reader):
+                waiting.append(reader)
+            else:
+                yield reader
