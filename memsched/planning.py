@@ -5,13 +5,13 @@
 Bytes are those of the wrappers that Inductor generates for the device, replayed (`memsched.inductor.bytes.replay`); no
 device and no memory is needed.  Of the step peak
 
-    held by the caller    parameters, buffers, batch, state of the optimiser
+    held by the caller    parameters, buffers, batch, state of the optimizer
     saved                 what the forward leaves for the backward, and what the step returns
     gradients             results of the backward that are there when it peaks
     transients            everything that comes and goes
     workspace             of cuBLAS, which PyTorch takes from the same allocator and keeps
 
-What cannot be seen from here (the CUDA context, fragmentation, workspaces of cuDNN, autotuning, the optimiser's own
+What cannot be seen from here (the CUDA context, fragmentation, workspaces of cuDNN, autotuning, the optimizer's own
 step) must fit into a reserve, which the verdict leaves free.
 """
 
@@ -42,7 +42,7 @@ class Prediction:
     """The peak of one step by its parts; bytes.
 
     way: "memsched" or "stock"; graph: the graph in which the step peaks; kernels: of all graphs.
-    optimizer_state: None when no optimiser was given, or when its state cannot be told.
+    optimizer_state: None when no optimizer was given, or when its state cannot be told.
     modelled: what memsched's model of memory says of `replayed`, the bytes of the graphs above what the caller holds.
     bound: what no order of the kernels of the graph that peaks undercuts, in that model; 0: not asked for.
     """

@@ -16,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memsched.render.text.explanation import Explanation
+    from memsched.records.explanation import Explanation
 
 __all__ = ["explain", "explain_file", "explain_target"]
 

@@ -1,4 +1,4 @@
-"""Numerical programs: an unrolled optimiser and a stencil of ocean modelling, both differentiated."""
+"""Numerical programs: an unrolled optimizer and a stencil of ocean modelling, both differentiated."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class UnrolledModel(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Unrolled:
-    """An optimiser of `steps` steps, trained through all of them."""
+    """An optimizer of `steps` steps, trained through all of them."""
 
     steps: int
     width: int

@@ -18,7 +18,7 @@ __all__ = ["COMMANDS"]
 
 _RESERVE = "1GiB"
 
-_NOT_SEEN = "the CUDA context, fragmentation, workspaces of cuDNN, the optimiser's own step"
+_NOT_SEEN = "the CUDA context, fragmentation, workspaces of cuDNN, the optimizer's own step"
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from memsched.files.plan_file import report_to_plan
 from memsched.questions import explain_file, explain_target
 
 if TYPE_CHECKING:
-    from memsched.render.text.explanation import Explanation
+    from memsched.records.explanation import Explanation
 
 __all__ = ["COMMANDS"]
 
@@ -31,6 +31,7 @@ def _declare_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measure", action="store_true", help="also compile and run the step, and measure its bytes")
     parser.add_argument("-o", "--output", metavar="PAGE", help="also write a page: out.html")
     parser.add_argument("--plans", metavar="FOLDER", help="also write the graph and the plan of every compiled graph")
+    parser.add_argument("--all", action="store_true", help="also every tensor at the peak, the bounds, the fusions")
     parser.add_argument("--quick", action="store_true", help="no experiments: no smaller batch, no checkpointing")
     parser.add_argument("--json", action="store_true", help="print one memsched-explanation/1 object")
 
@@ -45,8 +46,17 @@ def _run_explain(arguments: argparse.Namespace) -> int:
         atomic_write(arguments.output, render_explanation_page(found, arguments.target).encode())
     if arguments.plans:
         _write_plans(arguments.plans, found)
-    print(json.dumps(found.to_json(), separators=(",", ":")) if arguments.json else str(found))
+    print(_told(found, arguments))
     return EXIT_DONE
+
+
+def _told(found: Explanation, arguments: argparse.Namespace) -> str:
+    """All of it as JSON; or for people the answer, and the details if they are asked for or there is no answer."""
+    if arguments.json:
+        return json.dumps(found.to_json(), separators=(",", ":"))
+    if arguments.all or not found.answer:
+        return str(found)
+    return f"{found.answer}\n--all tells of every tensor, the bounds and the refused fusions."
 
 
 def _is_file(target: str) -> bool:

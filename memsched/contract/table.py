@@ -61,7 +61,8 @@ CONTRACT: tuple[Needs, ...] = (
     Needs("torch/_dynamo/compiled_autograd.py", "_disable", feature="train_step"),
     Needs(_CPP, "CppScheduling", fields=("can_fuse_vertical_outer_loop", "_get_outer_loop_fusion_depth")),
     Needs(_CPP, "TilingSelect.select_tiling", parameters=("fn_list", "var_sizes_list")),
-    Needs(_CPP, "DataTypePropagation.propagate_loopbody", parameters=("body",)),
+    Needs(f"{_INDUCTOR}/codegen/common.py", "DataTypePropagation.propagate_loopbody", parameters=("body",)),
+    Needs(f"{_INDUCTOR}/cpu_vec_isa.py", "pick_vec_isa"),
     # the hooks
     Needs(_CONFIG, "_pre_fusion_custom_pass"),
     Needs(_CONFIG, "_post_fusion_custom_pass"),

@@ -3,9 +3,9 @@
     torch.compile(model, backend="memsched")
     torch.compile(model, backend=memsched_backend, options={"time_limit_s": 5})
 
-Nothing is patched.  `compile_fx` takes config patches, which hold for the forward graph and for the backward graph
-that is compiled later; `inner_compile` is wrapped because `V.choices` is memoised per thread and would otherwise keep
-the choices of an earlier compile.
+No function of PyTorch is replaced.  `compile_fx` takes config patches, which hold for the forward graph and for the
+backward graph that is compiled later; `inner_compile` is wrapped because `V.choices` is memoised per thread and would
+otherwise keep the choices of an earlier compile.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch._inductor.compile_fx as compile_fx
-from torch._inductor import config, custom_graph_pass
+from torch._inductor import config, cpu_vec_isa, custom_graph_pass
 from torch._inductor.codegen import cpp
+from torch._inductor.codegen.common import DataTypePropagation
 from torch._inductor.cudagraph_utils import BoxedDeviceIndex
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.utils import BoxedBool
@@ -84,9 +85,11 @@ def tiled_loops(nodes: Sequence[SchedulerNode]) -> dict[int, int]:
 
     Asks what code generation will ask (`CppKernelProxy.codegen_functions`, torch/_inductor/codegen/cpp.py).
     """
+    if not cpu_vec_isa.pick_vec_isa():
+        return {}
     bodies, sizes = [node._body for node in nodes], [node.group[1] for node in nodes]
     for body in bodies:
-        cpp.DataTypePropagation.propagate_loopbody(body)  # notes types at its nodes, as code generation does first
+        DataTypePropagation.propagate_loopbody(body)  # notes types at its nodes, as code generation does first
     # A third result, statistics, is not in every release.
     factors, places = cpp.TilingSelect().select_tiling(bodies, sizes)[:2]
     group, reduced = max(sizes, key=lambda size: len(size[1]))

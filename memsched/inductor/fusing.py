@@ -14,10 +14,10 @@ from memsched.core.graph import Graph
 from memsched.core.result import Options, Schedule
 from memsched.fusion.in_place import InPlace, Overwrite
 from memsched.fusion.planner import FusionPlanner
-from memsched.inductor.options import BackendOptions
+from memsched.inductor.options import NEGLIGIBLE, BackendOptions
 from memsched.inductor.storages.build import unfused_model
 from memsched.inductor.storages.local_buffers import cpp_reductions
-from memsched.inductor.storages.outer_loops import OuterLoops
+from memsched.inductor.storages.outer_loops import OuterLoops, bytes_between
 from memsched.records.fusion import MadeFusion, RefusedFusion
 from memsched.search.orders.inductor import priority_order, stock_orders
 from memsched.search.solver import solve
@@ -75,11 +75,17 @@ class FusionPlan:
     def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int) -> bool:
         """Whether the plan has room for this fusion; shared: bytes that both nodes touch, as Inductor counts them.
 
-        Loops that code generation would take apart again are not fused: it saves nothing and makes rows whole buffers.
+        Loops that code generation would take apart again are not fused where that makes rows whole buffers.
         """
-        answer = self._loops.would_be_one(first, second) and self._judge(first, second, shared)
+        answer = self._rows_stay_rows(first, second) and self._judge(first, second, shared)
         self.refused |= not answer
         return answer
+
+    def _rows_stay_rows(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
+        """Whether what the fused kernel alone would read is kept in it, or is next to nothing."""
+        if self._loops.would_be_one(first, second):
+            return True
+        return bytes_between(first, second) <= self.planner.budget * NEGLIGIBLE
 
     def _judge(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int) -> bool:
         """Ask the planner, after telling it whether Inductor made the fusion that it approved last.

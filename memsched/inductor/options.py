@@ -16,9 +16,12 @@ from typing import Any
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.levers.setting import Lever, Setting
 
-__all__ = ["BackendOptions", "split_options"]
+__all__ = ["NEGLIGIBLE", "BackendOptions", "split_options"]
 
 _FUSION = ("plan", "stock", "budget")
+
+NEGLIGIBLE = 0.001
+"""A share of a peak that is not worth a kernel: refusals for less cost kernels, and nobody sees what they save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class BackendOptions:
     fusion: "plan" refuses the fusions that break the plan, "budget" those that break `peak_budget`, "stock" none.
     time_limit_s: what planning one graph may take.  It buys units of work at a fixed rate, so that every run and every
         rank gets the same plan; the clock ends a search only after four times as long.
-    fusion_slack: share of the planned peak by which fusions may exceed it (0.01: one percent).
+    fusion_slack: share of the planned peak by which fusions may exceed it (0.01: one percent); never above stock.
     peak_budget: of each graph: bytes ("24GiB", of the memory model, above what the caller keeps), or a share of stock's
         peak ("0.8x"), which is the least of Inductor's own four orders.  It is kept by pulling `levers`; with
         fusion="budget" by refusing fusions, where it is never less than the planned peak.
@@ -51,7 +54,7 @@ class BackendOptions:
     enabled: bool = True
     fusion: str = "plan"
     time_limit_s: float = 2.0
-    fusion_slack: float = 0.0
+    fusion_slack: float = NEGLIGIBLE
     peak_budget: str | int = ""
     max_extra_kernels: int | None = None
     chunk_loss: str | int = 0

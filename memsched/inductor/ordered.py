@@ -42,9 +42,10 @@ class OrderedNodes:
     cut: list[int]
     stock_peak: int
 
-    def rank(self, budget: int = 0) -> tuple[int, int]:
-        """Less is better: bytes, of which `budget` are free, then kernels."""
-        return max(self.emitted_peak, budget), num_kernels(self.nodes)
+    def is_as_good_as(self, other: OrderedNodes, free: float) -> bool:
+        """Whether it needs no more bytes than `other`, then no more kernels; below `free` bytes only kernels count."""
+        mine, theirs = (max(one.emitted_peak, free) for one in (self, other))
+        return (mine, num_kernels(self.nodes)) <= (theirs, num_kernels(other.nodes))
 
     def in_order(self) -> list[BaseSchedulerNode]:
         """The nodes as they are to run."""

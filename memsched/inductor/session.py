@@ -32,7 +32,7 @@ from memsched.inductor.flops import flops_of
 from memsched.inductor.fused_twice import FusionState, can_fuse_twice, fuse_as_stock
 from memsched.inductor.fusing import FusionPlan
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
-from memsched.inductor.options import BackendOptions
+from memsched.inductor.options import NEGLIGIBLE, BackendOptions
 from memsched.inductor.order_only import forget_order_only_readers
 from memsched.inductor.ordered import OrderedNodes, order_nodes
 from memsched.inductor.origins import origins_of
@@ -86,6 +86,7 @@ class PlanningSession:
         self._began = 0.0
         self.prefusion: Graph | None = None
         self.fusing: FusionPlan | None = None
+        self._budget: int | None = None
         self._nodes: list[BaseSchedulerNode] = []
         self._unfused: FusionState | None = None
         _sessions[V.graph.scheduler] = self
@@ -126,6 +127,7 @@ class PlanningSession:
         if self.options.fusion == "stock":
             return
         self.fusing = FusionPlan(self.prefusion, nodes, scheduler, self.options, self._solver_options)
+        self._budget = self.fusing.planner.budget
         if can_fuse_twice(nodes):
             self._nodes = list(nodes)
             self._unfused = FusionState(scheduler, nodes)
@@ -155,8 +157,11 @@ class PlanningSession:
         except Exception:
             fused.restore()
             raise
-        budget = self.fusing.planner.budget if self.fusing and self.options.fusion == "budget" else 0
-        if as_stock.rank(budget) <= planned.rank(budget):
+        free = planned.emitted_peak * (1 + NEGLIGIBLE)
+        if self.fusing is not None and self.options.fusion == "budget":
+            free = max(free, self.fusing.planner.budget)
+        # Below what is free, fewer kernels count; planned fusions are only free where stock needs no less.
+        if as_stock.is_as_good_as(planned, free if planned.emitted_peak <= as_stock.stock_peak else 0):
             self.fusing = None
             return as_stock, as_stock.stock_peak
         fused.restore()
@@ -199,7 +204,7 @@ class PlanningSession:
             seconds=self.seconds + time.thread_time() - self._began,
             kernels=num_kernels(nodes),
             emitted_peak=chosen.emitted_peak,
-            prefusion_peak=fusing.planner.budget if fusing else None,
+            prefusion_peak=self._budget,
             fusions_asked=fusing.planner.questions if fusing else 0,
             fusions_refused=len(refusals),
             refusals=refusals,

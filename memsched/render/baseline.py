@@ -21,8 +21,8 @@ from memsched.core.sizes import InputError
 from memsched.files.fields import Fields, FormatError
 from memsched.files.json_file import read_json, write_json
 from memsched.files.plan_file import PLAN_FORMAT, Plan, origin_from_json, read_plan
+from memsched.records.explanation import EXPLANATION_FORMAT, Explanation, GraphExplanation
 from memsched.records.origin import Origin
-from memsched.render.text.explanation import EXPLANATION_FORMAT, Explanation, GraphExplanation
 from memsched.render.text.words import clipped, format_bytes, type_of
 from memsched.render.timeline import timeline_of
 

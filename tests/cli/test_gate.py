@@ -108,7 +108,7 @@ def test_a_risen_peak_fails_and_names_the_tensors(project: Path, capsys: pytest.
 def test_the_graphs_of_a_broken_model_are_taken_one_by_one_when_asked(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["explain", "narrow:broken", "--allow-graph-breaks", "--quick"]) == EXIT_DONE
+    assert main(["explain", "narrow:broken", "--allow-graph-breaks", "--quick", "--all"]) == EXIT_DONE
     out = capsys.readouterr().out
     for graph in ("forward 0", "forward 1", "backward 0", "backward 1"):
         assert f"\n{graph}: " in f"\n{out}"

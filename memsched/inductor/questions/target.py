@@ -27,7 +27,7 @@ __all__ = ["Target", "build_target", "find_function", "resolve_target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One step: `model(*batch)`, and the optimiser that follows it, if it is known."""
+    """One step: `model(*batch)`, and the optimizer that follows it, if it is known."""
 
     model: Callable[..., Any]
     batch: tuple[Any, ...]

@@ -15,14 +15,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch._inductor.codegen.cpp import CppScheduling, OuterLoopFusedSchedulerNode
+from torch._inductor.utils import get_dtype_size
 from torch._inductor.virtualized import V
 
 from memsched.inductor.compat import tiled_loops
+from memsched.inductor.sizes import elements_of
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["OuterLoops", "loop_ranges"]
+__all__ = ["OuterLoops", "bytes_between", "loop_ranges"]
 
 _LONG_INNER_LOOP = 300
 """An inner loop that is this many times as long as all outer ones is left to itself."""
@@ -59,6 +61,19 @@ class OuterLoops:
         if key not in self._steps:
             self._steps[key] = _steps(kernel, depth)
         return self._steps[key]
+
+
+def bytes_between(first: BaseSchedulerNode, second: BaseSchedulerNode) -> int:
+    """Bytes of what one kernel of two nodes writes and only their other kernels read: rows, if they become one loop."""
+    kernels = [*_kernels(first), *_kernels(second)]
+    everything = {node for kernel in kernels for node in kernel.get_nodes()}
+    sizes = [0]
+    for kernel in kernels:
+        for buffer in kernel.get_outputs():
+            readers = {user.node for user in buffer.users}
+            if readers <= everything and not readers <= set(kernel.get_nodes()):
+                sizes.append(elements_of(buffer.node.get_numel()) * get_dtype_size(buffer.node.get_dtype()))
+    return sum(sizes)
 
 
 def loop_ranges(kernel: BaseSchedulerNode) -> list[Any]:

@@ -12,154 +12,23 @@ order without it (another order might do better still); the rest is quoted from 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import replace
 
 from memsched.check.certificate import check_certificate
 from memsched.check.error import CheckError
 from memsched.core.result import Certificate, CutCertificate, ForcingCertificate
+from memsched.records.explanation import Explanation, GraphExplanation, LiveTensor, PricedFusion, StepMemory
 from memsched.records.origin import Origin, Role
 from memsched.records.report import GraphReport
-from memsched.records.step import Experiment, HeldBytes, MeasuredCurve, PlannedStep
+from memsched.records.step import MeasuredCurve, PlannedStep
+from memsched.render.text.answer import render_answer
+from memsched.render.text.phrases import render_explanation
 from memsched.render.text.words import certificate_words, clipped
 from memsched.render.timeline import Timeline, timeline_of
 
-__all__ = [
-    "EXPLANATION_FORMAT",
-    "Explanation",
-    "GraphExplanation",
-    "LiveTensor",
-    "PricedFusion",
-    "StepMemory",
-    "explain_graph",
-    "explain_step",
-]
-
-EXPLANATION_FORMAT = "memsched-explanation/1"
+__all__ = ["explain_graph", "explain_step"]
 
 _FUSIONS_KEPT = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LiveTensor:
-    """A buffer that is live at the peak.
-
-    first, last: the steps that write it and read it last; -1 for an input, one past the last step if it is kept.
-    touched: whether the op at the peak reads or writes it; alive: why it is still there, in words.
-    without: what the same order would peak at if this buffer did not exist, bytes.
-    """
-
-    name: str
-    size: int
-    origin: Origin
-    first: int
-    last: int
-    touched: bool
-    alive: str
-    without: int
-
-
-@dataclass(frozen=True, slots=True)
-class PricedFusion:
-    """A fusion that was refused: the two sides in words, bytes by which it would exceed the plan, bytes not moved."""
-
-    first: str
-    second: str
-    price: int
-    traffic: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GraphExplanation:
-    """One compiled graph: bytes of the memory model; `tensors` are those live at the peak, largest first.
-
-    stock_peak, stock_kernels: of stock Inductor's own fusions and order; None where stock was not planned.
-    same_nodes_peak: the best of Inductor's four orders on memsched's kernels.
-    bound_op, bound_source: the op that enforces the lower bound, where one op does; bound_words: why, in words.
-    measured_peak: what the allocator held at most while the graph ran, above the level at which the plan begins.
-    next_to_go: the tensor, by name, that must shrink or move for this order to peak lower, "" if none is idle.
-    """
-
-    name: str
-    kind: str
-    ops: int
-    kernels: int
-    peak: int
-    peak_step: int
-    peak_op: str
-    peak_source: str
-    tensors: tuple[LiveTensor, ...]
-    stock_peak: int | None
-    stock_kernels: int | None
-    same_nodes_peak: int
-    lower_bound: int
-    gap: float
-    status: str
-    bound_op: str
-    bound_source: str
-    bound_words: str
-    next_to_go: str
-    refused: tuple[PricedFusion, ...]
-    fusions_refused: int
-    fallback: str = ""
-    measured_peak: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StepMemory:
-    """What the bytes at the highest point of the step are; they add up to `total`.
-
-    graph: the graph that peaks; saved: activations saved for the backward; gradients: written by this step;
-    held: what the caller holds; workspace: of the op at the peak.  `transients` is all the rest of the graph.
-    """
-
-    graph: str
-    held: HeldBytes
-    gradients: int
-    saved: int
-    transients: int
-    workspace: int = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes at the peak of the step, with what the caller holds."""
-        return self.held.total + self.gradients + self.saved + self.transients + self.workspace
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What `memsched.explain` answers; `str` is the text for people, `to_json` has every figure."""
-
-    graphs: tuple[GraphExplanation, ...]
-    step: StepMemory | None
-    step_note: str
-    experiments: tuple[Experiment, ...]
-    device: str
-    planned: PlannedStep | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def peak(self) -> int:
-        """The largest modelled peak of a graph, without what the caller holds; bytes."""
-        return max((graph.peak for graph in self.graphs), default=0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, `memsched-explanation/1`."""
-        told = {key: value for key, value in vars(self).items() if key != "planned"}
-        plain: dict[str, Any] = {"format": EXPLANATION_FORMAT} | asdict(Explanation(**told), dict_factory=_plain)
-        del plain["planned"]
-        if self.step is not None:
-            plain["step"]["total"] = self.step.total
-        return plain
-
-    def __str__(self) -> str:
-        from memsched.render.text.phrases import render_explanation
-
-        return render_explanation(self)
-
-
-def _plain(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A dataclass as JSON has it: roles in words."""
-    return {key: str(value) if isinstance(value, Role) else value for key, value in pairs}
 
 
 def explain_step(planned: PlannedStep) -> Explanation:
@@ -169,7 +38,8 @@ def explain_step(planned: PlannedStep) -> Explanation:
         explain_graph(report, stock.get(report.name), planned.measured.get(report.name)) for report in planned.reports
     )
     step, note = _step_memory(planned, graphs)
-    return Explanation(graphs, step, note, planned.experiments, planned.device, planned)
+    found = Explanation(graphs, step, note, planned.experiments, planned.device, planned)
+    return replace(found, answer=render_answer(found), details=render_explanation(found))
 
 
 def explain_graph(

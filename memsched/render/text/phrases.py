@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from memsched.core.result import Status
+from memsched.records.explanation import Explanation, GraphExplanation, LiveTensor, StepMemory
 from memsched.records.origin import Role
 from memsched.records.step import Experiment
-from memsched.render.text.explanation import Explanation, GraphExplanation, LiveTensor, StepMemory
 from memsched.render.text.words import clipped, format_bytes, type_of
 
 __all__ = ["advice_lines", "render_explanation", "render_tensor", "step_rows"]
@@ -21,7 +21,7 @@ __all__ = ["advice_lines", "render_explanation", "render_tensor", "step_rows"]
 _TENSORS_SHOWN = 12
 _FUSIONS_SHOWN = 3
 _LABEL = 22
-_NO_OPTIMIZER = "unknown, no optimiser was given"
+_NO_OPTIMIZER = "unknown, no optimizer was given"
 
 
 def render_explanation(explanation: Explanation) -> str:
@@ -93,7 +93,7 @@ def step_rows(step: StepMemory) -> Iterator[tuple[str, str]]:
     yield "parameters", format_bytes(held.parameters)
     yield "buffers", format_bytes(held.buffers)
     state = _NO_OPTIMIZER if held.optimizer_state is None else format_bytes(held.optimizer_state)
-    yield "optimiser state", state
+    yield "optimizer state", state
     yield "batch", format_bytes(held.batch)
     if held.gradients:
         yield "gradients before", format_bytes(held.gradients)
@@ -126,18 +126,22 @@ def _graph_advice(graph: GraphExplanation) -> Iterator[str]:
     else:
         saved = format_bytes(graph.peak - tensor.without)
         yield f"{name}: next to go is {tensor.name}, {_place(tensor)}: without it this order needs {saved} less."
-        yield f"{name}: {_remedy(tensor)}"
+        yield f"{name}: {_remedy(tensor, graph.status == Status.OPTIMAL)}"
     for fusion in graph.refused[:_FUSIONS_SHOWN]:
         saved = f" and save moving {format_bytes(fusion.traffic)}" if fusion.traffic else ""
         yield f"{name}: refused, would cost {format_bytes(fusion.price)}{saved}: {fusion.first} with {fusion.second}"
 
 
-def _remedy(tensor: LiveTensor) -> str:
-    """What kind of change can remove a tensor from the peak; follows from its role."""
+def _remedy(tensor: LiveTensor, optimal: bool) -> str:
+    """What kind of change can remove a tensor from the peak; follows from its role and from where it comes."""
+    if tensor.origin.role & Role.SAVED and tensor.first < 0:
+        return "the forward saved it, and its last reader frees it: recomputing it (a checkpoint) would lower this."
     if tensor.origin.role & Role.SAVED:
         return "no order can free it there, it is saved for the backward: recomputing it (a checkpoint) would."
     if tensor.origin.role:
         return f"no order can free it there once it is written, it is kept: {tensor.origin.role}."
+    if optimal:
+        return "no order of these kernels does without it there: it would have to be smaller, or made in parts."
     return "an order that runs its readers before the peak, or it after the peak, would free it."
 
 

@@ -22,12 +22,14 @@ from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.core.sizes import InputError
 from memsched.inductor.questions.plan_step import plan_step
+from memsched.records.explanation import Explanation
 from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin, Role
 from memsched.records.report import GraphReport
 from memsched.records.step import PlannedStep
 from memsched.render.page.explanation import render_explanation_page
-from memsched.render.text.explanation import Explanation, explain_graph, explain_step
+from memsched.render.text.explanation import explain_graph, explain_step
+from memsched.render.text.phrases import render_explanation
 from memsched.search.solver import Options, solve
 from tests.inductor.test_session import plan  # its plans of the demo's models are made once for both files
 from tests.oracle import random_graphs
@@ -179,7 +181,7 @@ def test_why_tensors_are_alive_and_which_has_to_go() -> None:
     assert alive["Y"] == (True, "read by the op at the peak")
     assert alive["Z"] == (True, "written by the op at the peak; needed by step 2, last by c")
     assert graph.refused[0].first == "a (model.py:3 in forward: x.relu())" and graph.refused[0].price == 5
-    text = str(Explanation((graph,), None, "not asked", (), "cpu"))
+    text = render_explanation(Explanation((graph,), None, "not asked", (), "cpu"))
     assert "next to go is X, 3 bytes of model.py:3 in forward: x.relu(): without it this order needs 3 bytes" in text
     assert "refused, would cost 5 bytes" in text
 
@@ -246,7 +248,7 @@ def test_the_page_shows_both_plans_of_every_graph_and_what_the_step_holds() -> N
         assert len(part["plans"][0]["order"]) == stock.ops
     assert {"saved for backward", "gradient", "saved by forward"} <= set(data["strings"])
     assert any("test_explain.py:" in word for word in data["strings"])
-    for words in ("memsched: net", "optimiser state", "saved activations", "What would lower it", "a batch of 32"):
+    for words in ("memsched: net", "optimizer state", "saved activations", "What would lower it", "a batch of 32"):
         assert words in text
 
 
@@ -268,7 +270,7 @@ def test_text_and_json_say_the_same() -> None:
         assert fields["stock_peak"] == graph.stock_peak is not None
         assert f"{graph.name}: {graph.ops} ops" in text
         assert graph.bound_words and graph.bound_words in text
-    for word in ("stock Inductor", "lower bound", "optimiser state", "saved activations", "what would lower it"):
+    for word in ("stock Inductor", "lower bound", "optimizer state", "saved activations", "what would lower it"):
         assert word in text
 
 
@@ -312,12 +314,12 @@ def test_a_workspace_is_told_apart() -> None:
 
 
 def test_a_graph_that_was_left_to_stock_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    from memsched.inductor import session
+    from memsched.inductor import fusing
 
     def broken(*_: object, **__: object) -> None:
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(session, "solve", broken)
+    monkeypatch.setattr(fusing, "solve", broken)
     explanation = memsched.explain(nn.Linear(4, 4), torch.randn(2, 4), experiments=False, stock=False)
     assert "left to stock: " in str(explanation) and "out of memory" in str(explanation)
     assert explanation.step is None and not any(graph.peak for graph in explanation.graphs)

@@ -197,9 +197,9 @@ def test_the_bound_is_below_every_order_and_the_answer_is_within_it() -> None:
         assert max(bound, relaxed) <= best
         proved += bound < relaxed == best
         found = order_under(model, Options(work_limit=200, use_ilp=False))
-        assert found.schedule.lower_bound <= best <= found.schedule.peak <= found.stock_peak
+        assert found.schedule.lower_bound <= best <= found.schedule.peak <= found.orders_peak
         assert found.schedule.peak == peak_bytes(found.graph, found.schedule.order) == model.peak(found.schedule.order)
-        assert found.stock_peak == min(allocator_peak(graph, model, order) for order in stock_orders(graph).values())
+        assert found.orders_peak == min(allocator_peak(graph, model, order) for order in stock_orders(graph).values())
         met += found.schedule.peak == best
     assert met >= 57, "the search misses an optimum now and then, not often"
     assert proved, "the relaxed graph proves some optimum that the cuts do not"
