@@ -134,7 +134,7 @@ def _cures(explanation: Explanation, planned: Sequence[GraphExplanation]) -> Ite
     for after, before, change in sorted(found, key=lambda cure: (cure[0] - cure[1], cure[2]))[:_CURES]:
         yield clipped(f"  -{format_bytes(before - after):<12} {after / before - 1:>5.0%}  {change}", _WIDTH)
     if explanation.step is not None and found:
-        yield "  memsched fit finds what to pull for a budget: order, fusion, chunks, recomputation."
+        yield "  memsched fit finds what to pull to keep a budget, and what that costs."
 
 
 def _place(tensor: LiveTensor) -> str:
