@@ -11,7 +11,7 @@ from bench.report.tables import Group
 
 __all__ = ["FIGURES", "draw"]
 
-_COLOURS = {"stock": "#d1495b", "memsched": "#00798c"}
+_COLORS = {"stock": "#d1495b", "memsched": "#00798c"}
 _POLICIES = ("none", "block", "second", "selective", "budget-0.3", "budget-0.5", "budget-0.7")
 
 
@@ -48,7 +48,7 @@ def _peaks(groups: Sequence[Group]) -> Any:
     figure, axes = _axes(7, 1.2 + 0.28 * len(chosen))
     for mode, shift in (("stock", 0.2), ("memsched", -0.2)):
         ratios = [group.ratio("peak", mode, "eager") or 0 for group in chosen]
-        axes.barh([at + shift for at in range(len(chosen))], ratios, 0.38, color=_COLOURS[mode], label=mode)
+        axes.barh([at + shift for at in range(len(chosen))], ratios, 0.38, color=_COLORS[mode], label=mode)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_yticks(range(len(chosen)), [_label(group) for group in chosen], fontsize=8)
     axes.set_ylim(-0.6, len(chosen) - 0.4)
@@ -74,7 +74,7 @@ def _increase(groups: Sequence[Group]) -> Any:
         if points:
             x, y, scale = zip(*points, strict=True)
             sizes = [22 * factor for factor in scale]
-            axes.scatter(x, y, sizes, color=_COLOURS[mode], alpha=0.6, lw=0, label=mode)
+            axes.scatter(x, y, sizes, color=_COLORS[mode], alpha=0.6, lw=0, label=mode)
     axes.axhline(1, color="black", lw=0.8)
     axes.set_xticks(range(len(policies)), policies)
     axes.set(ylabel="peak, of eager's", title="Compile against eager, by checkpoint policy")
@@ -93,7 +93,7 @@ def _times(groups: Sequence[Group]) -> Any:
     if not points:
         return None
     figure, axes = _axes()
-    axes.scatter([time for time, _, _ in points], [peak for _, peak, _ in points], 26, color=_COLOURS["memsched"], lw=0)
+    axes.scatter([time for time, _, _ in points], [peak for _, peak, _ in points], 26, color=_COLORS["memsched"], lw=0)
     for time, peak, group in points:
         if peak < 0.85 or abs(time - 1) > 0.05:
             axes.annotate(_label(group), (time, peak), (4, 3), textcoords="offset points", fontsize=7)
@@ -116,7 +116,7 @@ def _gaps(groups: Sequence[Group]) -> Any:
     edges = (0, 1e-9, 0.001, 0.01, 0.05, 0.1, 0.2, float("inf"))
     names = ("0", "to 0.1%", "to 1%", "to 5%", "to 10%", "to 20%", "more")
     counts = [sum(low <= gap < high for gap in gaps) for low, high in itertools.pairwise(edges)]
-    bars = axes.bar(names, counts, color=_COLOURS["memsched"])
+    bars = axes.bar(names, counts, color=_COLORS["memsched"])
     axes.bar_label(bars, fontsize=8)
     axes.set(xlabel="modelled peak above its bound", ylabel="graphs", title=f"Gaps of {len(gaps)} planned graphs")
     return figure
@@ -128,7 +128,7 @@ def _planner(groups: Sequence[Group]) -> Any:
     if not graphs:
         return None
     figure, axes = _axes()
-    axes.scatter([g["ops"] for g in graphs], [g["seconds"] for g in graphs], 16, color=_COLOURS["memsched"], lw=0)
+    axes.scatter([g["ops"] for g in graphs], [g["seconds"] for g in graphs], 16, color=_COLORS["memsched"], lw=0)
     axes.set(xscale="log", yscale="log", xlabel="ops after fusion", ylabel="planner, seconds", title="Planner time")
     return figure
 
@@ -139,13 +139,13 @@ def _series_parallel(groups: Sequence[Group]) -> Any:
     if not graphs:
         return None
     figure, axes = _axes()
-    for kind, colour in (("forward", "#8a8a8a"), ("backward", _COLOURS["memsched"])):
+    for kind, color in (("forward", "#8a8a8a"), ("backward", _COLORS["memsched"])):
         own = [graph for graph in graphs if graph["kind"] == kind]
         shares = sorted(1 - graph["kernel_size"] / graph["ops"] for graph in own)
         whole = sum(graph["series_parallel"] for graph in own)
         if own:
             label = f"{kind}: {whole} of {len(own)} wholly series-parallel"
-            axes.step([at / len(own) for at in range(len(own))], shares, color=colour, label=label, where="post")
+            axes.step([at / len(own) for at in range(len(own))], shares, color=color, label=label, where="post")
     axes.set(xlabel="share of the graphs", ylabel="share of the ops collapsed", title="How series-parallel graphs are")
     axes.set_ylim(0, 1)
     axes.legend(frameon=False, fontsize=8)

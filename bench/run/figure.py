@@ -11,7 +11,7 @@ from memsched.records.report import GraphReport
 
 __all__ = ["draw_step"]
 
-_COLOURS = {"eager": "#8a8a8a", "stock": "#d1495b", "memsched": "#00798c"}
+_COLORS = {"eager": "#8a8a8a", "stock": "#d1495b", "memsched": "#00798c"}
 _MIB = 2**20
 
 
@@ -24,16 +24,16 @@ def draw_step(result: StepResult) -> bytes:
 
     figure, (measured, predicted) = pyplot.subplots(1, 2, figsize=(12, 4.2), sharey=True, layout="constrained")
     for name, mode in result.modes.items():
-        colour = _COLOURS[name]
+        color = _COLORS[name]
         if mode.trace is not None and mode.trace.live_bytes:
             live = [bytes_ / _MIB for bytes_ in mode.trace.live_bytes]
             share = _shares(len(live))
-            measured.step(share, live, where="post", color=colour, lw=1.2, label=_label(name, mode.peak))
+            measured.step(share, live, where="post", color=color, lw=1.2, label=_label(name, mode.peak))
         elif mode.peak:
-            measured.axhline(mode.peak / _MIB, color=colour, label=_label(name, mode.peak))
+            measured.axhline(mode.peak / _MIB, color=color, label=_label(name, mode.peak))
         if mode.graphs:
             share, live = _predicted_curve(mode.graphs)
-            predicted.step(share, live, where="post", color=colour, lw=1.2, label=_label(name, mode.modelled or 0))
+            predicted.step(share, live, where="post", color=color, lw=1.2, label=_label(name, mode.modelled or 0))
     bound = result.modes["memsched"].lower_bound
     if bound:
         predicted.axhline(bound / _MIB, color="black", lw=0.8, ls="--", label=f"lower bound {bound / _MIB:.2f} MiB")

@@ -29,6 +29,7 @@ from memsched.records.step import MeasuredCurve
 from memsched.render.exhibit import Exhibit
 from memsched.render.page import html
 from memsched.render.page.html import render_html
+from memsched.render.page.parts import script
 from memsched.render.show import FORMATS
 from memsched.render.timeline import timeline_of
 from memsched.search.orders.inductor import dfs_order
@@ -247,7 +248,8 @@ def driven(
     real_time: bool = False,
 ) -> dict[str, Any]:
     """What the page says when `driver` uses it; real_time: the browser's clock runs, else it waits for timers only."""
-    monkeypatch.setattr(html, "SCRIPT", html.SCRIPT + driver + TELL)
+    whole = html.script() + driver + TELL
+    monkeypatch.setattr(html, "script", lambda: whole)
     wish = ("--dump-dom",) if real_time else ()
     found = re.search(r'<pre id="result">(.*?)</pre>', browse(tmp_path, make(), *wish), re.DOTALL)
     assert found, "the script of the page stopped"
@@ -344,5 +346,15 @@ def test_page_of_5000_ops_in_chromium_pans_without_visible_delay(
     picture = tmp_path / "page.png"
     browse(tmp_path, page, f"--screenshot={picture}")
     image = pytest.importorskip("matplotlib.image").imread(picture)
-    colours = {tuple(pixel) for pixel in image[::7, ::7].reshape(-1, image.shape[2]).tolist()}
-    assert image.shape[:2] == (900, 1400) and len(colours) > 20, "the chart is drawn"
+    colors = {tuple(pixel) for pixel in image[::7, ::7].reshape(-1, image.shape[2]).tolist()}
+    assert image.shape[:2] == (900, 1400) and len(colors) > 20, "the chart is drawn"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
+def test_node_accepts_the_script(tmp_path: Path) -> None:
+    """The whole script of a page, and each of its files by itself."""
+    whole = tmp_path / "whole.js"
+    whole.write_text(script(), encoding="utf-8")
+    assets = Path(html.__file__).parent / "assets"
+    for one in (whole, *sorted(assets.glob("*.js"))):
+        assert subprocess.run(["node", "--check", str(one)], check=False).returncode == 0, one

@@ -10,7 +10,7 @@ from memsched.core.peak import peak_bytes
 from memsched.search.budget import Budget
 from memsched.search.exact.problem import Problem
 from memsched.search.exact.reduce import kernelize, reduce_series_parallel
-from memsched.search.exact.symmetry import break_symmetries, colours, swap_automorphism
+from memsched.search.exact.symmetry import break_symmetries, colors, swap_automorphism
 from memsched.search.exact.valley import exact_search
 from memsched.search.refute.probing import probe_bound, probe_level
 from tests.campaign.exact import bound_of, branched_graph, faults_of
@@ -84,9 +84,9 @@ def three_experts() -> Graph:
 
 def test_interchangeable_branches_are_ordered_once() -> None:
     problem = Problem.from_graph(three_experts())
-    colour = colours(problem)
-    assert colour[1] == colour[3] == colour[5] != colour[2]
-    assert swap_automorphism(problem, colour, 1, 3) == {1: 3, 3: 1, 2: 4, 4: 2}
+    color = colors(problem)
+    assert color[1] == color[3] == color[5] != color[2]
+    assert swap_automorphism(problem, color, 1, 3) == {1: 3, 3: 1, 2: 4, 4: 2}
     broken = break_symmetries(problem, Budget(AMPLE))
     assert sum(mask.bit_count() for mask in broken.ancestors) > sum(mask.bit_count() for mask in problem.ancestors)
     bound, order = solved(broken)
@@ -101,7 +101,7 @@ def test_unlike_branches_are_not_swapped() -> None:
     ops[3] = Op("x2", workspace=1)
     problem = Problem.from_graph(Graph("unlike", tuple(ops), graph.buffers))
     assert swap_automorphism(problem, [0] * len(problem), 1, 3) is None
-    assert swap_automorphism(problem, colours(problem), 1, 5) is not None
+    assert swap_automorphism(problem, colors(problem), 1, 5) is not None
 
 
 def test_probing_decides_a_pair_that_no_cut_decides() -> None:

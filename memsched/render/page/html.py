@@ -28,7 +28,7 @@ from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin
 from memsched.records.step import MeasuredCurve
 from memsched.render.exhibit import Exhibit
-from memsched.render.page.parts import FRAME, SCRIPT, STYLE
+from memsched.render.page.parts import frame, script, style
 from memsched.render.text.words import certificate_words, clipped, format_bytes, gap_words, type_of
 from memsched.render.timeline import Timeline
 
@@ -46,7 +46,7 @@ def render_html(exhibits: Sequence[Exhibit], title: str = "", about: str = "") -
     title: in place of the name of the first graph; about: markup above the graphs, escaped by whoever made it.
     """
     title = title or exhibits[-1].timelines[-1].graph.name or "a graph"
-    return FRAME.format(
+    return frame().format(
         title=escape(f"memsched: {clipped(_printable(title), _SOURCE_LENGTH)}"),
         subtitle=escape(_subtitle(exhibits)),
         about=about,
@@ -54,10 +54,10 @@ def render_html(exhibits: Sequence[Exhibit], title: str = "", about: str = "") -
         measured_legend=_MEASURED_LEGEND if any(exhibit.measured for exhibit in exhibits) else "",
         proofs=_each(exhibits, _proof),
         refusals=_each(exhibits, lambda exhibit: _refusals(exhibit.refusals)),
-        style=STYLE,
-        script=SCRIPT,
-        style_hash=_hash(STYLE),
-        script_hash=_hash(SCRIPT),
+        style=style(),
+        script=script(),
+        style_hash=_hash(style()),
+        script_hash=_hash(script()),
         data=_inert(page_data(exhibits)),
     )
 

@@ -198,7 +198,7 @@ _ARROW = (
     '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
     'orient="auto"><path d="M0 0L10 5L0 10z" fill="#888"/></marker></defs>'
 )
-_COLOURS = {"Series": "#2b6cb0", "Parallel": "#c05621"}
+_COLORS = {"Series": "#2b6cb0", "Parallel": "#c05621"}
 
 
 def render_svg(graph: Graph, segments: bool = False) -> str:
@@ -226,13 +226,13 @@ def render_svg(graph: Graph, segments: bool = False) -> str:
     )
 
 
-def _svg_text(x: float, y: float, text: str, size: int = 12, colour: str = "#222", anchor: str = "start") -> str:
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}">{escape(text)}</text>'
+def _svg_text(x: float, y: float, text: str, size: int = 12, color: str = "#222", anchor: str = "start") -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{color}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg_line(points: Sequence[tuple[float, float]], colour: str, extra: str = "") -> str:
+def _svg_line(points: Sequence[tuple[float, float]], color: str, extra: str = "") -> str:
     path = " ".join(f"{x:g},{y:g}" for x, y in points)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"{extra}/>'
+    return f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"{extra}/>'
 
 
 def _svg_tree(graph: Graph, tree: Tree, top: int) -> tuple[list[str], int, int]:
@@ -255,8 +255,8 @@ def _svg_tree(graph: Graph, tree: Tree, top: int) -> tuple[list[str], int, int]:
             parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="3" fill="#444"/>')
             parts.append(_svg_text(x + 8, y + 4, name))
         else:
-            colour = _COLOURS[name]
-            parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="7" fill="{colour}"/>')
+            color = _COLORS[name]
+            parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="7" fill="{color}"/>')
             parts.append(_svg_text(x, y + 4, "S" if isinstance(node, Series) else "P", 10, "white", "middle"))
         widest = max(widest, x + 20 + 7.5 * len(name))
     return lines + parts, top + (len(places) + 2) * _ROW, int(widest) + 10
@@ -294,11 +294,11 @@ def _svg_profile(graph: Graph, relaxation: Relaxation, top: int) -> list[str]:
         shade = "#e6effa" if number % 2 else "#fdf3e1"
         size = f'width="{right - left:g}" height="{_PROFILE_HEIGHT}"'
         parts.append(f'<rect x="{left:g}" y="{top}" {size} fill="{shade}"/>')
-        for value, colour in ((hill.hill, "#c53030"), (hill.valley, "#2f855a")):
+        for value, color in ((hill.hill, "#c53030"), (hill.valley, "#2f855a")):
             height = place(0, value)[1]
-            parts.append(_svg_line([(left, height), (right, height)], colour, ' stroke-dasharray="3 2"'))
+            parts.append(_svg_line([(left, height), (right, height)], color, ' stroke-dasharray="3 2"'))
             if len(hills) <= _MAX_LABELLED_SEGMENTS:
-                parts.append(_svg_text(left + 2, height - 3, f"{value:,}", 9, colour))
+                parts.append(_svg_text(left + 2, height - 3, f"{value:,}", 9, color))
         for op in hill.ops:
             peak, level = level + problem.humps[op], level + problem.humps[op] - problem.drops[op]
             points += [place(done, peak), place(done + 0.6, peak), place(done + 1, level)]
@@ -310,5 +310,5 @@ def _svg_profile(graph: Graph, relaxation: Relaxation, top: int) -> list[str]:
     parts.append(_svg_text(20, base + 18, legend))
     if relaxation.freed_by:
         note = "buffers with several last readers are freed at a designated one"
-        parts.append(_svg_text(20, base + 34, note, colour="#777"))
+        parts.append(_svg_text(20, base + 34, note, color="#777"))
     return parts

@@ -52,9 +52,9 @@ def draw_tradeoff(points: Sequence[TradePoint], title: str, form: str) -> bytes:
             if (x, point.peak) in told:  # the first of those that coincide has the name
                 continue
             told.add((x, point.peak))
-            colour = "#d1495b" if point is points[0] else "#00798c"
-            fill = colour if point.label in best or point is points[0] else "white"
-            panel.plot(x, point.peak / 2**20, "o", color=colour, markerfacecolor=fill)
+            color = "#d1495b" if point is points[0] else "#00798c"
+            fill = color if point.label in best or point is points[0] else "white"
+            panel.plot(x, point.peak / 2**20, "o", color=color, markerfacecolor=fill)
             panel.annotate(point.label, (x, point.peak / 2**20), xytext=(5, 4), textcoords="offset points", fontsize=7)
         panel.set(xlabel=label, title=title if panel is panels[0] else "")
         panel.axhline(min(point.lower_bound for point in points[1:] or points) / 2**20, color="black", lw=0.8, ls="--")

@@ -12,7 +12,7 @@ shared tensors) swaps x1 with xi and fixes the other x's.  These generate all pe
 be mapped, with the same peak, to one in which the x's come in the order x1, ..., xk.  The chain is added, and the next
 symmetry is looked for in the problem with the chain, so that the arguments do not interfere.
 
-Candidates come from colour refinement (Weisfeiler, Leman 1968): nodes of one colour look alike from any distance.  A
+Candidates come from color refinement (Weisfeiler, Leman 1968): nodes of one color look alike from any distance.  A
 swap is grown from x1 <-> xi over unequal neighbours, and then *checked*; a symmetry that is not found costs strength,
 never truth.  Of several classes the one with the highest cut is ordered first: there a precedence helps most.
 """
@@ -27,16 +27,16 @@ from memsched.search.budget import Budget
 from memsched.search.cuts.closure import ClosureNetwork
 from memsched.search.exact.problem import Problem, bits, mask_of
 
-__all__ = ["break_symmetries", "colours", "swap_automorphism"]
+__all__ = ["break_symmetries", "colors", "swap_automorphism"]
 
 MAX_NODES = 2_000
-"""Larger problems are left alone: a colouring costs O(n log n) for each class that is ordered."""
+"""Larger problems are left alone: a coloring costs O(n log n) for each class that is ordered."""
 
 
 def break_symmetries(problem: Problem, budget: Budget) -> Problem:
     """The problem with precedences that some order of least peak respects; every order of it is one of `problem`.
 
-    Three units for each node that is coloured.
+    Three units for each node that is colored.
     """
     if len(problem) > MAX_NODES:
         return problem
@@ -54,9 +54,9 @@ def break_symmetries(problem: Problem, budget: Budget) -> Problem:
 
 def _interchangeable_nodes(problem: Problem) -> list[int]:
     """Two or more nodes that automorphisms permute freely, those with the highest cut; empty when there are none."""
-    colour = colours(problem)
+    color = colors(problem)
     classes: dict[int, list[int]] = {}
-    for node, number in enumerate(colour):
+    for node, number in enumerate(color):
         if problem.humps[node]:
             classes.setdefault(number, []).append(node)
     alike = [nodes for nodes in classes.values() if len(nodes) > 1]
@@ -66,7 +66,7 @@ def _interchangeable_nodes(problem: Problem) -> list[int]:
     for nodes in alike:
         group = nodes[:1]
         for other in nodes[1:]:
-            swap = swap_automorphism(problem, colour, nodes[0], other)
+            swap = swap_automorphism(problem, color, nodes[0], other)
             if swap is not None and all(node in (nodes[0], other) or node not in swap for node in nodes):
                 group.append(other)
         if len(group) > 1:
@@ -79,35 +79,35 @@ def _cut(problem: Problem, network: ClosureNetwork, node: int) -> int:
     return network.least(bits(problem.predecessors[node]), (node,))[0] + problem.humps[node]
 
 
-def colours(problem: Problem) -> list[int]:
+def colors(problem: Problem) -> list[int]:
     """A number for each node; nodes that some automorphism maps to each other have the same one."""
-    colour = _numbered(list(zip(problem.humps, problem.deltas, strict=True)))
+    color = _numbered(list(zip(problem.humps, problem.deltas, strict=True)))
     before = [list(bits(mask)) for mask in problem.predecessors]
     after = [list(bits(mask)) for mask in problem.successors]
     tensors = [(tensor.size, list(bits(tensor.readers))) for tensor in problem.shared]
-    tensors_of: list[list[int]] = [[] for _ in colour]
+    tensors_of: list[list[int]] = [[] for _ in color]
     for index, (_, readers) in enumerate(tensors):
         for reader in readers:
             tensors_of[reader].append(index)
-    num_colours = 0
-    while num_colours != (num_colours := len(set(colour))):
-        tensor_colour = _numbered([(size, _sorted(colour, readers)) for size, readers in tensors])
-        colour = _numbered(
+    num_colors = 0
+    while num_colors != (num_colors := len(set(color))):
+        tensor_color = _numbered([(size, _sorted(color, readers)) for size, readers in tensors])
+        color = _numbered(
             [
                 (
-                    colour[node],
-                    _sorted(colour, before[node]),
-                    _sorted(colour, after[node]),
-                    _sorted(tensor_colour, tensors_of[node]),
+                    color[node],
+                    _sorted(color, before[node]),
+                    _sorted(color, after[node]),
+                    _sorted(tensor_color, tensors_of[node]),
                 )
-                for node in range(len(colour))
+                for node in range(len(color))
             ]
         )
-    return colour
+    return color
 
 
-def _sorted(colour: Sequence[int], nodes: Iterable[int]) -> tuple[int, ...]:
-    return tuple(sorted(colour[node] for node in nodes))
+def _sorted(color: Sequence[int], nodes: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(color[node] for node in nodes))
 
 
 def _numbered(values: Sequence[Hashable]) -> list[int]:
@@ -116,10 +116,10 @@ def _numbered(values: Sequence[Hashable]) -> list[int]:
     return [numbers.setdefault(value, len(numbers)) for value in values]
 
 
-def swap_automorphism(problem: Problem, colour: Sequence[int], first: int, second: int) -> dict[int, int] | None:
+def swap_automorphism(problem: Problem, color: Sequence[int], first: int, second: int) -> dict[int, int] | None:
     """An automorphism that swaps `first` and `second`, as the nodes that it moves; None when none was found.
 
-    Neighbours that only one of two swapped nodes has are swapped too, those of equal colour in index order.
+    Neighbours that only one of two swapped nodes has are swapped too, those of equal color in index order.
     """
     image = {first: second, second: first}
     pending = [first]
@@ -127,8 +127,8 @@ def swap_automorphism(problem: Problem, colour: Sequence[int], first: int, secon
         node = pending.pop()
         other = image[node]
         for neighbours in (problem.predecessors, problem.successors):
-            here = sorted((colour[near], near) for near in bits(neighbours[node] & ~neighbours[other]))
-            there = sorted((colour[near], near) for near in bits(neighbours[other] & ~neighbours[node]))
+            here = sorted((color[near], near) for near in bits(neighbours[node] & ~neighbours[other]))
+            there = sorted((color[near], near) for near in bits(neighbours[other] & ~neighbours[node]))
             if [number for number, _ in here] != [number for number, _ in there]:
                 return None
             for (_, near), (_, far) in zip(here, there, strict=True):

@@ -1,17 +1,12 @@
-"""The last part of the page's script: moving about, the buffers of one step, the table of the order.
+/* The last part of the page's script: moving about, the buffers of one step, the table of the order.
 
 open(part)                    which compiled graph is shown, with its plans
 look(from, to), pan, zoom     which steps are in view, the same for all charts
 moveTo(plan, step)            which step of which plan is looked at: charts, sentence and tables follow
 showRows()                    of the table of the order only the rows near the window exist, two spacers hold the
                               place of the others, so that 5,000 rows scroll like 30
-"""
-
-from __future__ import annotations
-
-__all__ = ["TABLES"]
-
-TABLES = r"""// ---- moving about
+*/
+// ---- moving about
 function look(from, to) {
   const width = Math.min(stepCount, Math.max(Math.min(8, stepCount), to - from));
   view.from = Math.max(0, Math.min(from, stepCount - width));
@@ -199,4 +194,3 @@ function start() {
   open(Number(choice.value));
 }
 start();
-"""

@@ -1,15 +1,9 @@
-"""The first part of the page's script: what is shown, numbers in words, elements, colours.
+/* The first part of the page's script: what is shown, numbers in words, elements, colors.
 
 parts[i].plans[j]     orders of compiled graph i; a plan has its `ops`, `buffers`, and bytes by step
 view, cursor          the steps in sight, the step that is looked at in one plan
 select(plan, buffer)  one buffer at a time is highlighted, in all orders of its graph
-"""
-
-from __future__ import annotations
-
-__all__ = ["STATE"]
-
-STATE = r"""
+*/
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const { graphs, parts, strings } = data;
@@ -108,22 +102,21 @@ function row(cells, tag, numbers) {
   return made;
 }
 
-// ---- colours: a hue for each class of buffer, a shade for each buffer, packed as the image wants them
+// ---- colors: a hue for each class of buffer, a shade for each buffer, packed as the image wants them
 const CLASSES = ["given", "held", "passing"];
-let colours = {};
-function packed(colour, factor) {
-  const [red, green, blue] = [1, 3, 5].map(at => Math.min(255, parseInt(colour.slice(at, at + 2), 16) * factor));
+let colors = {};
+function packed(color, factor) {
+  const [red, green, blue] = [1, 3, 5].map(at => Math.min(255, parseInt(color.slice(at, at + 2), 16) * factor));
   return (255 << 24 | blue << 16 | green << 8 | red) >>> 0;
 }
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const named = name => style.getPropertyValue("--" + name).trim();
   const shades = [0.82, 1.0, 0.9, 1.1, 0.96].map(factor => CLASSES.map(name => packed(named(name), factor)));
-  colours = { ink: named("ink"), muted: named("muted"), line: named("line"), bound: named("bound"),
+  colors = { ink: named("ink"), muted: named("muted"), line: named("line"), bound: named("bound"),
     accent: named("accent"), ground: packed(named("ground"), 1), scratch: packed(named("scratch"), 1),
     chosen: packed(named("chosen"), 1), other: named("other"), measured: named("measured"),
     edge: CLASSES.map(name => packed(named(name), 0.55)) };
   for (const graph of graphs)
     graph.fill = Uint32Array.from(graph.buffers.class, (kind, buffer) => shades[buffer % shades.length][kind]);
 }
-"""

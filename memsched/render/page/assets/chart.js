@@ -1,4 +1,4 @@
-"""The second part of the page's script: the chart of one order on a canvas.
+/* The second part of the page's script: the chart of one order on a canvas.
 
 It draws column by column:
 
@@ -8,13 +8,7 @@ so that a peak is never lost between two columns.  The buffers that live in each
 the order in which they are stacked; a column goes through the list of its block, so that a redraw costs columns x
 live buffers, whatever the zoom.  Pixels are written into one image rather than drawn as shapes.  Over it lie, as lines,
 the other plans of the same part, what was measured, and the bound.
-"""
-
-from __future__ import annotations
-
-__all__ = ["CHART"]
-
-CHART = r"""
+*/
 // ---- a chart
 // From the bottom: inputs, kept buffers, temporaries; within each the ones that are born first, so bands stay put.
 // Returns for each block of BLOCK steps the buffers that live in it, in this order.
@@ -96,7 +90,7 @@ class Chart {
   drawBands(pen, ratio) {
     const width = Math.round(this.width * ratio), height = Math.round(this.height * ratio);
     const image = pen.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
-    pixels.fill(colours.ground);
+    pixels.fill(colors.ground);
     let drawn = -1;
     for (let column = 0; column < width; column++) {
       const step = this.highestStep(PAD.left + column / ratio, 1 / ratio);
@@ -118,12 +112,12 @@ class Chart {
       total += sizes[buffer];
       const top = Math.round(height - total * scale);
       if (row < top) continue;
-      const thick = row - top >= 3, colour = buffer === picked ? colours.chosen : fill[buffer];
-      for (; row >= top; row--) pixels[row * width + column] = colour;
-      if (thick) pixels[top * width + column] = colours.edge[buffers.class[buffer]];
+      const thick = row - top >= 3, color = buffer === picked ? colors.chosen : fill[buffer];
+      for (; row >= top; row--) pixels[row * width + column] = color;
+      if (thick) pixels[top * width + column] = colors.edge[buffers.class[buffer]];
     }
     const top = Math.round(height - plans[this.plan].peaks[step] * scale);
-    for (; row >= top; row--) pixels[row * width + column] = colours.scratch;
+    for (; row >= top; row--) pixels[row * width + column] = colors.scratch;
   }
   drawAxes(pen) {
     pen.textBaseline = "middle";
@@ -132,10 +126,10 @@ class Chart {
     if (highest / tick > 6) tick *= 2;
     for (let count = 0; count <= highest * 1.04; count += tick) {
       pen.globalAlpha = 0.5;
-      pen.fillStyle = colours.line;
+      pen.fillStyle = colors.line;
       pen.fillRect(PAD.left, Math.round(this.y(count)), this.width, 1);
       pen.globalAlpha = 1;
-      pen.fillStyle = colours.muted;
+      pen.fillStyle = colors.muted;
       pen.fillText(bytes(count), PAD.left - 8, this.y(count));
     }
     pen.textAlign = "center";
@@ -147,7 +141,7 @@ class Chart {
   }
   // The other plans of this part, by the highest step of each column of pixels: all in one picture, at one scale.
   drawOthers(pen) {
-    pen.strokeStyle = colours.other;
+    pen.strokeStyle = colors.other;
     pen.lineWidth = 1.5;
     for (const other of charts) {
       if (other === this) continue;
@@ -162,7 +156,7 @@ class Chart {
     const { measured } = plans[this.plan];
     if (!measured) return;
     const { at, bytes } = measured, end = PAD.left + this.width, own = scaleOf(this.plan);
-    pen.strokeStyle = colours.measured;
+    pen.strokeStyle = colors.measured;
     pen.lineWidth = 1.5;
     pen.beginPath();
     let index = Math.max(0, firstAt(at, view.from / own) - 1), level = bytes[index];
@@ -183,7 +177,7 @@ class Chart {
   }
   drawBound(pen) {
     if (!bound) return;
-    pen.strokeStyle = colours.bound;
+    pen.strokeStyle = colors.bound;
     pen.setLineDash([6, 4]);
     pen.lineWidth = 1.5;
     pen.beginPath();
@@ -196,7 +190,7 @@ class Chart {
     const left = Math.max(PAD.left, this.x(cursor.step));
     const right = Math.min(PAD.left + this.width, this.x(cursor.step + 1));
     if (cursor.plan !== this.plan || right < left) return;
-    pen.fillStyle = colours.accent;
+    pen.fillStyle = colors.accent;
     pen.globalAlpha = 0.25;
     pen.fillRect(left, PAD.top, Math.max(1, right - left), this.height);
     pen.globalAlpha = 1;
@@ -205,7 +199,7 @@ class Chart {
   drawPeak(pen) {
     const { peak, peakStep } = plans[this.plan], x = this.x(peakStep + 0.5), y = this.y(peak);
     if (x < PAD.left || x > PAD.left + this.width) return;
-    pen.fillStyle = colours.ink;
+    pen.fillStyle = colors.ink;
     pen.beginPath();
     pen.moveTo(x, y);
     pen.lineTo(x - 5, y - 8);
@@ -270,4 +264,3 @@ class Chart {
     tip.style.top = Math.max(4, Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8)) + "px";
   }
 }
-"""
