@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import memsched
+from bench.models import random_operators
 from memsched.inductor.bytes.measure import measure_peak
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.records.report import GraphReport
@@ -22,7 +23,6 @@ from tests.cases import (
     frozen_weight_casts,
     large_head,
     optimizer_small,
-    random_operators,
     residual_sums,
     tiled_mlp,
     train_step_logits,
