@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,12 +16,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_kernels() -> Iterator[None]:
     """C++ kernels are no-ops: generated wrappers allocate and free their real bytes, and nothing is compiled."""
-    from torch._inductor import async_compile
+    from bench.memory.no_kernels import kernels_that_do_nothing
 
-    def nothing(*_: Any, **__: Any) -> Callable[..., None]:
-        return lambda *_arguments: None
-
-    monkeypatch.setattr(async_compile.AsyncCompile, "cpp_pybinding", nothing)
-    monkeypatch.setattr(async_compile.AsyncCompile, "cpp", nothing, raising=False)
+    with kernels_that_do_nothing():
+        yield

@@ -14,14 +14,13 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch._inductor import async_compile
 
+from bench.memory.no_kernels import kernels_that_do_nothing
 from bench.models.random_operators import step
 from bench.paths import RESULTS
 from memsched.files.json_file import atomic_write
@@ -43,16 +42,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench random-models: --seeds {first} {end} is empty", file=sys.stderr)
         return 2
     file = Path(options.output) / "random_models.json"
+    if not file.parent.is_dir():
+        print(f"bench random-models: --output {options.output} is no folder", file=sys.stderr)
+        return 2
     rows: dict[int, Row] = {row["seed"]: row for row in (json.loads(file.read_text()) if file.exists() else [])}
     for seed in [] if options.table else range(first, end):
         if seed not in rows or options.again:
             print(f"seed {seed}", file=sys.stderr, flush=True)
             rows[seed] = compare(seed)
-    found = [rows[seed] for seed in sorted(rows)]
-    atomic_write(file, (json.dumps(found, indent=1) + "\n").encode())
+            _write(file, rows)
+    found = _write(file, rows)
     atomic_write(file.with_suffix(".md"), markdown(found).encode())
     print(markdown(found))
     return int(any(row["memsched"] > row["stock"] for row in found))
+
+
+def _write(file: Path, rows: Mapping[int, Row]) -> list[Row]:
+    """All rows into the file, by seed, which are returned."""
+    found = [rows[seed] for seed in sorted(rows)]
+    atomic_write(file, (json.dumps(found, indent=1) + "\n").encode())
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +81,7 @@ def compare(seed: int) -> Row:
         reports = plan_only(model, batch, stock=stock)
         row[f"{way}_planned"] = max(report.emitted_peak or report.peak for report in reports)
         row[f"{way}_kernels"] = sum(report.kernels for report in reports)
-        with _kernels_that_do_nothing():
+        with kernels_that_do_nothing(), torch._inductor.config.patch(force_disable_caches=True):
             torch._dynamo.reset()
             compiled = torch.compile(model, backend="inductor" if stock else "memsched")
             row[way] = measure_peak(_warm(lambda run=compiled, batch=batch, model=model: _step(run, model, batch)))
@@ -91,18 +100,6 @@ def _warm(call: Callable[[], None]) -> Callable[[], None]:
     call()
     call()
     return call
-
-
-@contextmanager
-def _kernels_that_do_nothing() -> Iterator[None]:
-    """C++ kernels are not compiled; nothing comes out of a cache or goes into one."""
-    real = async_compile.AsyncCompile.cpp_pybinding
-    async_compile.AsyncCompile.cpp_pybinding = lambda *_, **__: lambda *_arguments: None
-    try:
-        with torch._inductor.config.patch(force_disable_caches=True):
-            yield
-    finally:
-        async_compile.AsyncCompile.cpp_pybinding = real
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -148,11 +148,13 @@ class Groups:
 
     def overwritten(self, placement: Placement) -> list[tuple[str, str]]:
         """The names of outputs, and of what they are written over once the groups of `placement` are one."""
+        if not self.in_place:
+            return []
         kernel_of = self._kernel_with((placement.first, placement.second))
         buffers = self.graph.buffers
         found = []
         for output, buffer in enumerate(buffers):
-            source = self.in_place.taken_over(output, kernel_of) if self.in_place else None
+            source = self.in_place.taken_over(output, kernel_of)
             if source is not None and not self._is_local(output, kernel_of):
                 found.append((buffer.name, buffers[source].name))
         return found

@@ -36,7 +36,8 @@ def make_room(groups: Groups, placement: Placement, limit: int, budget: Budget, 
     at = order.index(placement.first)
     members[at] = members[at] + groups.members[placement.second]
     graph = contract(groups.graph, members)
-    graph = shared_storages(graph, groups.overwritten(placement))
+    if over := groups.overwritten(placement):
+        graph = shared_storages(graph, over)
     cuts = CutSolver(graph)
     cut = cuts.cut_at(at)
     assert cut is not None

@@ -8,14 +8,12 @@ What two variants of one graph have in common is wrong in both of them by the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import fx
 
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.result import Options
-from memsched.inductor.rewrites.inlining import Inlining, is_part, readers_of
+from memsched.inductor.rewrites.inlining import Inlining, is_part
 from memsched.inductor.rewrites.nodes import bytes_of, is_view
 from memsched.search.budget import repeatable
 from memsched.search.solver import solve
@@ -43,7 +41,7 @@ def estimated_graph(graph: fx.Graph) -> Graph:
         producer = position.get(node.args[0] if is_part(node) else node)  # type: ignore[arg-type]
         if producer is None and (node.op != "placeholder" or node in inlining.held):
             continue
-        readers = set(_kernels_that_read(node, inlining))
+        readers = set(inlining.kernels_that_read(node))
         consumers = tuple(sorted({position[reader] for reader in readers if reader in position} - {producer}))
         size = bytes_of(node) if isinstance(node.meta.get("val"), torch.Tensor) else 0
         if size and (producer is not None or consumers):
@@ -55,16 +53,3 @@ def estimated_graph(graph: fx.Graph) -> Graph:
 def _is_inside(node: fx.Node, inlining: Inlining) -> bool:
     """Whether a node is no kernel: a view, a part of a tuple, or computed in its readers."""
     return is_view(node) or is_part(node) or inlining.is_inlined(node)
-
-
-def _kernels_that_read(node: fx.Node, inlining: Inlining) -> Iterator[fx.Node]:
-    waiting, seen = [node], {node}
-    while waiting:
-        for reader in readers_of(waiting.pop()):
-            if reader in seen:
-                continue
-            seen.add(reader)
-            if inlining.is_inlined(reader):
-                waiting.append(reader)
-            else:
-                yield reader

@@ -32,10 +32,11 @@ class BackendOptions:
     fusion: "plan" refuses the fusions that break the plan, "budget" those that break `peak_budget`, "stock" none.
     time_limit_s: what planning one graph may take.  It buys units of work at a fixed rate, so that every run and every
         rank gets the same plan; the clock ends a search only after four times as long.
-    fusion_slack: share of the planned peak by which fusions may exceed it (0.01: one percent); never above stock.
+    fusion_slack: share of the planned peak by which fusions may exceed it (0.01: one percent); not above what stock's
+        own kernels need for the same graph.
     peak_budget: of each graph: bytes ("24GiB", of the memory model, above what the caller keeps), or a share of stock's
-        peak ("0.8x"), which is the least of Inductor's own four orders.  It is kept by pulling `levers`; with
-        fusion="budget" by refusing fusions, where it is never less than the planned peak.
+        peak ("0.8x").  It is kept by pulling `levers`; with fusion="budget" by refusing fusions, where it is never less
+        than the planned peak, and stock's peak is the least of Inductor's own four orders before fusion.
     max_extra_kernels: refusals that may cost this many kernels in a graph; beyond, the budget gives way, the cheapest
         refusal first.  None: as many as the budget takes.
     chunk_loss: parts in which the loss and its gradient are computed, so that the logits are never whole; 0 for whole,

@@ -73,8 +73,8 @@ def order_nodes(
         nodes = [nodes[op] for op in legal]
         graph = extract_graph(nodes, name, "postfusion")
     model = model_of(graph, nodes)
-    position = {node: op for op, node in enumerate(nodes)}
-    stock = priority_order(graph, _positions([position[node] for node in stock_reorder(nodes)]))
+    place = {node: at for at, node in enumerate(stock_reorder(nodes))}
+    stock = priority_order(graph, [place[node] for node in nodes])
     found = order_under(model, options, [stock, *([given(graph, nodes)] if given else [])])
     order = found.schedule.order
     peak = max(found.schedule.peak, peak_bytes(found.graph, order))
@@ -84,11 +84,3 @@ def order_nodes(
     cut = cuts(found.graph, order, emitted, found.schedule.peak)
     emitted_peak = grouped_peak(found.graph, order, emitted, cut)
     return OrderedNodes(nodes, found, emitted_peak, list(cut), grouped_peak(model.graph_for(stock), stock, emitted))
-
-
-def _positions(order: Sequence[int]) -> list[int]:
-    """For each op its place in `order`."""
-    places = [0] * len(order)
-    for at, op in enumerate(order):
-        places[op] = at
-    return places

@@ -1,7 +1,7 @@
 """The cut of a training step into its forward and its backward: what is saved and what is computed again.
 
     joint graph ──> rules tag what must be saved and what must be recomputed ──> the partitioner ──> forward, backward
-              └───> the same without the rules that may raise the peak ────────> the partitioner ──> forward, backward
+              └───> the same without the tags that may raise the peak ─────────> the partitioner ──> forward, backward
                                                       the halves of which the higher one is estimated to need less
 
 The rules are `CUT_RULES`; the partitioner is Inductor's, or the one that the user has set.  Inductor calls this in the
@@ -12,7 +12,7 @@ torch/_inductor/compile_fx.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from torch import fx
@@ -25,7 +25,7 @@ from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_key import plan_key
 from memsched.inductor.rewrites.parameters import note_parameters
-from memsched.inductor.rewrites.rules import SAVE_RANDOM, Rule, apply_rule
+from memsched.inductor.rewrites.rules import SAVE_RANDOM, Rule, apply_rule, forget_rule, rule_of
 
 __all__ = ["PlannedPartition", "apply_guarded"]
 
@@ -54,18 +54,15 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
     def __call__(self, gm: fx.GraphModule, joint_inputs: Sequence[object], **more: Any) -> _Halves:
         note_parameters(gm.graph, more.get("static_lifetime_input_indices") or ())
         rules = self._rules_now()
-        untouched = _copy_of(gm)
-        changed = {rule.name: self._apply(rule, gm) for rule in rules}
-        judged = [rule.name for rule in rules if rule.is_judged and changed[rule.name]]
+        changed = {rule.name: apply_guarded(rule, gm.graph, strict=self.options.strict) for rule in rules}
+        judged = {rule.name for rule in rules if rule.is_judged and changed[rule.name]}
+        untagged = _without_tags(gm, judged) if judged else None
         halves = self._cut(gm, joint_inputs, more)
-        if not judged:
+        if untagged is None:
             return halves
-        for rule in rules:
-            if not rule.is_judged:
-                self._apply(rule, untouched)
-        others = self._cut(untouched, joint_inputs, more)
+        others = self._cut(untagged, joint_inputs, more)
         if self._needs_less(others, halves):
-            log.debug("memsched: %s would raise the peak", ", ".join(judged))
+            log.debug("memsched: %s would raise the peak", ", ".join(sorted(judged)))
             return others
         return halves
 
@@ -74,9 +71,6 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
         chooses = min(self.options.setting.saved_share, functorch_config.activation_memory_budget) < 1
         return (*self.rules, SAVE_RANDOM) if chooses else self.rules
 
-    def _apply(self, rule: Rule, gm: fx.GraphModule) -> int:
-        return apply_guarded(rule, gm.graph, strict=self.options.strict)
-
     def _cut(self, gm: fx.GraphModule, joint_inputs: Sequence[object], more: Mapping[str, Any]) -> _Halves:
         partition: _Partitioner = self.partitioner or min_cut_rematerialization_partition
         share = self.options.setting.saved_share
@@ -84,9 +78,15 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
             return partition(gm, joint_inputs, **more)
 
     def _needs_less(self, halves: _Halves, others: _Halves) -> bool:
-        """Whether the step of `halves` is estimated to need less than that of `others`."""
+        """Whether the step of `halves` is estimated to need less than that of `others`; not where that fails."""
         limit = self.options.time_limit_s * _ESTIMATE_SHARE
-        one, other = (max(estimated_peak(half.graph, limit) for half in some) for some in (halves, others))
+        try:
+            one, other = (max(estimated_peak(half.graph, limit) for half in some) for some in (halves, others))
+        except Exception as error:
+            if self.options.strict:
+                raise
+            leave_to_stock("comparing cuts", "comparing cuts", reason_of(error))
+            return False
         return one < other
 
     def uuid(self) -> Any:
@@ -95,11 +95,15 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
         return None if theirs is None else f"{[rule.name for rule in self.rules]} {plan_key(self.options)}\n{theirs}"
 
 
-def _copy_of(gm: fx.GraphModule) -> fx.GraphModule:
-    """A graph of its own over the same attributes."""
-    graph, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
-    graph.output(graph.graph_copy(gm.graph, nodes))
+def _without_tags(gm: fx.GraphModule, rules: Collection[str]) -> fx.GraphModule:
+    """A graph of its own, over the same attributes, without the tags that `rules` have set."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(gm.graph, {}))
     graph.output_node().meta = dict(gm.graph.output_node().meta)
+    for node in graph.nodes:
+        if rule_of(node) in rules:
+            del node.meta["recompute"]
+            forget_rule(node)
     return fx.GraphModule(gm, graph)
 
 

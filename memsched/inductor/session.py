@@ -89,6 +89,7 @@ class PlanningSession:
         self._budget: int | None = None
         self._nodes: list[BaseSchedulerNode] = []
         self._unfused: FusionState | None = None
+        self._fused: FusionState | None = None
         _sessions[V.graph.scheduler] = self
 
     def before_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
@@ -117,6 +118,8 @@ class PlanningSession:
             return nodes
         ordered = None if self.fallback else self._guarded("ordering after fusion", lambda: self._order(nodes))
         if ordered is None:
+            if self._fused is not None:
+                self._fused.restore()  # the scheduler may know the nodes that were fused in their place
             ordered = stock_reorder(nodes)
             self._guarded("reporting a fallback", lambda: self._report_fallback(nodes))
         return ordered
@@ -148,15 +151,11 @@ class PlanningSession:
     def _or_as_stock(self, planned: OrderedNodes, unfused: FusionState) -> tuple[OrderedNodes, int]:
         """`planned`, or what stock's fusions give in our order, if that is better; and what stock itself needs."""
         scheduler = V.graph.scheduler
-        fused = FusionState(scheduler, planned.nodes)
-        try:
-            unfused.restore()
-            nodes = fuse_as_stock(scheduler, self._nodes)
-            forget_order_only_readers(nodes)
-            as_stock = order_nodes(nodes, self.name, self._solver_options(0.25))
-        except Exception:
-            fused.restore()
-            raise
+        self._fused = FusionState(scheduler, planned.nodes)
+        unfused.restore()
+        nodes = fuse_as_stock(scheduler, self._nodes)
+        forget_order_only_readers(nodes)
+        as_stock = order_nodes(nodes, self.name, self._solver_options(0.25))
         free = planned.emitted_peak * (1 + NEGLIGIBLE)
         if self.fusing is not None and self.options.fusion == "budget":
             free = max(free, self.fusing.planner.budget)
@@ -164,7 +163,7 @@ class PlanningSession:
         if as_stock.is_as_good_as(planned, free if planned.emitted_peak <= as_stock.stock_peak else 0):
             self.fusing = None
             return as_stock, as_stock.stock_peak
-        fused.restore()
+        self._fused.restore()
         return planned, as_stock.stock_peak
 
     def _solver_options(self, share: float, method: str = "auto") -> Options:

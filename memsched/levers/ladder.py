@@ -34,7 +34,7 @@ _CLEAR_GAIN = 0.1
 class Rung:
     """One planned setting; bytes of the graph that needs most, FLOPs of products and convolutions of the whole step.
 
-    stock_peak: what the best of Inductor's own orders needs for the same kernels.
+    stock_peak: what stock's own kernels and order need for the same traced graphs.
     graph: the name of that graph; blame: the largest tensor that is alive at its peak, for people.
     """
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._inductor.virtualized import V
 
 import memsched
-from bench.models import build
+from bench.models import build, random_operators
 from memsched.check.order import check_order
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Schedule, Status
@@ -25,6 +26,7 @@ from memsched.inductor import ordered as ordered_nodes
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.plan_key import plan_key
+from memsched.inductor.session import PlanningSession
 from memsched.records.published import counters
 from memsched.storage import order as ordered
 
@@ -131,6 +133,32 @@ class TestFallback:
         monkeypatch.setattr(session, "cut_groups", lambda *arguments: cut.append(arguments))
         assert all("origin" in report.fallback for report in plan_tiny())
         assert not cut
+
+    def test_what_fails_after_stock_s_fusions_were_chosen_leaves_the_nodes_as_they_were_fused(
+        self, monkeypatch: pytest.MonkeyPatch, no_kernels: None
+    ) -> None:
+        """The scheduler then knows the nodes that stock fused; the ones that are returned must be its own again."""
+        del no_kernels
+        chosen: list[bool] = []
+        real = PlanningSession._report
+
+        def broken(self: PlanningSession, *arguments: Any) -> Any:
+            chosen.append(self.fusing is None)
+            real(self, *arguments)
+            raise KeyError("origin")
+
+        def same(self: PlanningSession, nodes: list[Any]) -> list[Any]:
+            ordered = after(self, nodes)
+            known = V.graph.scheduler.name_to_fused_node
+            assert all(known[inner.get_name()] is node for node in ordered for inner in node.get_nodes())
+            return ordered
+
+        after = PlanningSession.after_fusion
+        monkeypatch.setattr(PlanningSession, "_report", broken)
+        monkeypatch.setattr(PlanningSession, "after_fusion", same)
+        model, batch = random_operators.step(18)
+        torch.compile(model, backend="memsched")(*batch).backward()
+        assert True in chosen and all("origin" in report.fallback for report in memsched.reports())
 
     def test_sizes_that_inductor_does_not_agree_with(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def wrong(*_: object, **__: object) -> Any:

@@ -67,9 +67,9 @@ class Inlining:
             self._buffers[node] = frozenset[fx.Node]().union(*sets)
         return self._buffers[node]
 
-    def last_read(self, node: fx.Node, without: fx.Node | None = None) -> int:
-        """The place of the last kernel that reads `node`, by itself or through what is inlined; -1 without one."""
-        last, waiting, seen = -1, [node], {node}
+    def kernels_that_read(self, node: fx.Node, without: fx.Node | None = None) -> Iterator[fx.Node]:
+        """Who reads `node`, by itself or through what is inlined, but not through `without`; each once."""
+        waiting, seen = [node], {node}
         while waiting:
             for reader in readers_of(waiting.pop()):
                 if reader is without or reader in seen:
@@ -78,8 +78,11 @@ class Inlining:
                 if self.is_inlined(reader):
                     waiting.append(reader)
                 else:
-                    last = max(last, self.place[reader])
-        return last
+                    yield reader
+
+    def last_read(self, node: fx.Node, without: fx.Node | None = None) -> int:
+        """The place of the last of them; -1 without one."""
+        return max((self.place[reader] for reader in self.kernels_that_read(node, without)), default=-1)
 
 
 def readers_of(node: fx.Node) -> Iterator[fx.Node]:

@@ -27,7 +27,17 @@ from memsched.inductor.rewrites.save_random import save_random
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
 
-__all__ = ["CUT_RULES", "GRAPH_RULES", "SAVE_RANDOM", "Rule", "apply_rule", "checkpoint_rule", "rewrites_of"]
+__all__ = [
+    "CUT_RULES",
+    "GRAPH_RULES",
+    "SAVE_RANDOM",
+    "Rule",
+    "apply_rule",
+    "checkpoint_rule",
+    "forget_rule",
+    "rewrites_of",
+    "rule_of",
+]
 
 log = logging.getLogger("memsched")
 
@@ -39,7 +49,8 @@ _RULE = "memsched_rule"
 class Rule:
     """name: as reports have it; doing: what it does, for warnings; change: the rule.
 
-    is_judged: whether it may raise the peak, so that the step is cut with it and without it, and the cuts compared.
+    is_judged: of a rule that only tags: whether it may raise the peak, so that the step is cut with its tags and
+        without them, and the cuts compared.
     """
 
     name: str
@@ -83,10 +94,19 @@ def apply_rule(rule: Rule, graph: fx.Graph) -> int:
     return len(changed)
 
 
+def rule_of(node: fx.Node) -> str:
+    """The name of the rule that changed `node`; "" for none."""
+    return str(node.meta.get(_RULE, ""))
+
+
+def forget_rule(node: fx.Node) -> None:
+    """`node` is as if no rule had changed it."""
+    node.meta.pop(_RULE, None)
+
+
 def rewrites_of(graph: fx.Graph) -> dict[str, int]:
     """How many nodes of `graph` each rule has changed, by its name; rules that changed nothing are left out."""
     found: dict[str, int] = {}
-    for node in graph.nodes:
-        if _RULE in node.meta:
-            found[node.meta[_RULE]] = found.get(node.meta[_RULE], 0) + 1
+    for name in filter(None, map(rule_of, graph.nodes)):
+        found[name] = found.get(name, 0) + 1
     return found

@@ -15,7 +15,7 @@ from torch._inductor.custom_graph_pass import CustomPartitionerFn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint
 
 import memsched
-from memsched.inductor import backend
+from memsched.inductor import backend, partition
 from memsched.inductor.backend import partition_patches, planning_patches
 from memsched.inductor.capture.lower import Way, planned_way, run_uncompiled
 from memsched.inductor.capture.plan_only import plan_only
@@ -29,7 +29,7 @@ from memsched.inductor.rewrites.rules import Rule
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.traversal import inputs_first
 from memsched.records.published import counters
-from tests.cases import frozen_weight_casts
+from tests.cases import frozen_weight_casts, large_head
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -350,3 +350,20 @@ def test_only_casts_of_parameters_are_made_again() -> None:
     note_parameters(graph, [0, 1])
     assert recompute_parameter_casts(graph) == [casts[0], scaled]
     assert all(node.meta["recompute"] is CheckpointPolicy.MUST_RECOMPUTE for node in (casts[0], scaled))
+
+
+def test_cuts_that_cannot_be_compared_are_left_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The cut that keeps the checkpoints, one warning, a counter; with `strict` it raises."""
+
+    def broken(*_: Any) -> int:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(partition, "estimated_peak", broken)
+    model, batch = large_head.step()
+    (forward, _) = plan_only(model, batch, BackendOptions())
+    assert forward.rewrites["keep_checkpoints"] == 2
+    assert counters["comparing cuts"] == 1 and "comparing cuts is left to stock Inductor (MemoryError" in caplog.text
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="no room"):
+        plan_only(model, batch, BackendOptions(strict=True))
