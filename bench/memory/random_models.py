@@ -81,11 +81,9 @@ def compare(seed: int) -> Row:
         reports = plan_only(model, batch, stock=stock)
         row[f"{way}_planned"] = max(report.emitted_peak or report.peak for report in reports)
         row[f"{way}_kernels"] = sum(report.kernels for report in reports)
-        with kernels_that_do_nothing(), torch._inductor.config.patch(force_disable_caches=True):
-            torch._dynamo.reset()
+        with kernels_that_do_nothing():
             compiled = torch.compile(model, backend="inductor" if stock else "memsched")
             row[way] = measure_peak(_warm(lambda run=compiled, batch=batch, model=model: _step(run, model, batch)))
-    torch._dynamo.reset()
     return row
 
 

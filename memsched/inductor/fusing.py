@@ -83,9 +83,9 @@ class FusionPlan:
 
     def _rows_stay_rows(self, first: BaseSchedulerNode, second: BaseSchedulerNode) -> bool:
         """Whether what the fused kernel alone would read is kept in it, or is next to nothing."""
-        if self._loops.would_be_one(first, second):
-            return True
-        return bytes_between(first, second) <= self.planner.budget * NEGLIGIBLE
+        negligible = self.planner.budget * NEGLIGIBLE
+        # The bytes first: they cost little, the loops are worked out as code generation would.
+        return bytes_between(first, second) <= negligible or self._loops.would_be_one(first, second)
 
     def _judge(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int) -> bool:
         """Ask the planner, after telling it whether Inductor made the fusion that it approved last.

@@ -5,7 +5,7 @@ A case is a module with `step()`, which returns a model, its batch, and where it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,14 +38,9 @@ SUMS = 2048
 
 
 @pytest.fixture(autouse=True)
-def _fresh(no_kernels: None) -> Iterator[None]:
+def _fresh(no_kernels: None) -> None:
     del no_kernels
-    torch._dynamo.reset()
     memsched.reset()
-    patches = torch._inductor.config.patch(fx_graph_cache=False)
-    with patches, torch._functorch.config.patch(enable_autograd_cache=False):
-        yield
-    torch._dynamo.reset()
 
 
 def step_peak(model: Any, batch: Any, **how: Any) -> int:

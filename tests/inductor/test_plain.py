@@ -19,12 +19,9 @@ pytestmark = pytest.mark.plans
 @pytest.fixture(autouse=True)
 def _fresh(no_kernels: None) -> Iterator[None]:
     del no_kernels
-    torch._dynamo.reset()
     memsched.reset()
-    with config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):
-        yield
+    yield
     memsched.uninstall()
-    torch._dynamo.reset()
 
 
 def peaks(**how: Any) -> list[tuple[str, int, int]]:

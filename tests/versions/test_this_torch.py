@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +28,15 @@ from tests.paths import ROOT
 pytestmark = pytest.mark.plans
 
 MODELS = ("gpt", "moe", "contrastive", "looped", "traversal", "preference")
-STRICT = {"strict": True, "fx_graph_cache": False}
+STRICT = {"strict": True}
 EXACT = 64
 """Bytes by which a wrapper may differ from the model: scalars of a few bytes that live between graphs."""
 
 
 @pytest.fixture(autouse=True)
-def _fresh(no_kernels: None) -> Iterator[None]:
+def _fresh(no_kernels: None) -> None:
     del no_kernels
-    torch._dynamo.reset()
     memsched.reset()
-    with torch._functorch.config.patch(enable_autograd_cache=False):
-        yield
-    torch._dynamo.reset()
 
 
 def test_this_torch_has_what_the_contract_lists() -> None:
@@ -111,13 +106,11 @@ def test_train_step_is_planned_and_never_left_to_stock(optimizer: Any) -> None:
 def test_nothing_orders_again_behind_the_plan() -> None:
     """With CUDA graphs Inductor ordered once more, for few partitions: 261,896 bytes where 188,160 were planned."""
     workload = build("contrastive", "small")
-    patches = torch._inductor.config.patch(fx_graph_cache=False)
-    with patches:
-        model = torch.compile(workload.model, backend="memsched", mode="reduce-overhead")
-        for _ in range(2):
-            model(*workload.batch).backward()
-            workload.model.zero_grad(set_to_none=True)
-        measured = trace_memory(lambda: model(*workload.batch).backward()).peak
+    model = torch.compile(workload.model, backend="memsched", mode="reduce-overhead")
+    for _ in range(2):
+        model(*workload.batch).backward()
+        workload.model.zero_grad(set_to_none=True)
+    measured = trace_memory(lambda: model(*workload.batch).backward()).peak
     assert abs(measured - max(report.peak for report in memsched.reports())) <= EXACT
 
 
