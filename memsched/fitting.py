@@ -58,6 +58,7 @@ class Fit:
 def fit(
     model: Any,
     *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
     optimizer: Any = None,
     loss_fn: Callable[[Any, Any], Any] | None = None,
     budget: str | int = "",
@@ -65,7 +66,7 @@ def fit(
     options: Mapping[str, Any] | None = None,
     on_rung: OnRung = _ignore,
 ) -> Fit:
-    """The ladder of a training step on `model(*args)`; bytes above what the caller holds, by the memory model.
+    """The ladder of a training step on `model(*args, **kwargs)`; bytes above what the caller holds.
 
     optimizer, loss_fn: as in `memsched.train_step`; without an optimizer the model alone, which returns its loss.
     budget: bytes ("24GiB") or a share ("0.5x") of what stock's orders need; without one, as far down as it goes.
@@ -76,11 +77,13 @@ def fit(
     Raises:
         ValueError: a budget or lever that is none, a model that cannot be planned; one line.
     """
+    from memsched.inductor.calls import batch_of
     from memsched.inductor.fit.model import ladder_of
     from memsched.inductor.options import BackendOptions
 
     own = BackendOptions(**{"strict": True, **(options or {}), "peak_budget": budget, "levers": levers})
-    return Fit(ladder_of(model, args, optimizer, loss_fn, own, on_rung), optimizer is not None)
+    batch = args if loss_fn is not None and not kwargs else batch_of(model, args, kwargs)
+    return Fit(ladder_of(model, batch, optimizer, loss_fn, own, on_rung), optimizer is not None)
 
 
 def fit_target(
@@ -107,7 +110,9 @@ def fit_target(
         return Fit(_ladder_on_cuda(target, budget, levers, arguments or {}, on_rung), train_step=False)
     function = find_function(target)
     step = build_target(lambda: function(**(arguments or {})), target)
-    return fit(step.model, *step.batch, optimizer=step.optimizer, budget=budget, levers=levers, on_rung=on_rung)
+    args, kwargs = ((), step.batch) if isinstance(step.batch, Mapping) else (step.batch, None)
+    how: dict[str, Any] = {"optimizer": step.optimizer, "budget": budget, "levers": levers, "on_rung": on_rung}
+    return fit(step.model, *args, kwargs=kwargs, **how)
 
 
 def _ladder_on_cuda(

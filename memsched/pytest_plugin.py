@@ -28,11 +28,14 @@ def _assert_peak(function: Callable[[], Any], *, at_most: str | int, train: bool
     """
     __tracebackhide__ = True
     limit = parse_bytes(at_most)
+    from memsched.inductor.questions.plan_step import plan_step
     from memsched.inductor.questions.target import build_target
-    from memsched.questions import explain
+    from memsched.records.question import StepQuestion
+    from memsched.render.text.explanation import explain_step
 
     target = build_target(function, getattr(function, "__name__", "the function"))
-    found = explain(target.model, *target.batch, train=train, device=device, experiments=False, stock=False)
+    question = StepQuestion(train, device, experiments=False, stock=False)
+    found = explain_step(plan_step(target.model, target.batch, question, optimizer=target.optimizer))
     left = [graph.name for graph in found.graphs if graph.fallback]
     if left:
         pytest.fail(f"the peak of {', '.join(left)} is not known: left to stock\n\n{found}", pytrace=False)

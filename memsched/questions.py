@@ -6,24 +6,39 @@
     memsched check train:step --baseline peaks.json [--update]     exit 1 when the peak of a graph rose
     memsched diff before.json after.json                           two baselines, explanations or plans
 
-Everything is planned; nothing is compiled or run on a device, except to measure it.  torch is imported by the functions
-that need it.
+Everything is planned, on fake tensors; nothing is compiled or run on a device, except to measure it.  torch is imported
+by the functions that need it.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from memsched.records.question import StepQuestion
 
 if TYPE_CHECKING:
     from memsched.records.explanation import Explanation
 
 __all__ = ["explain", "explain_file", "explain_target"]
 
+Progress: TypeAlias = "Callable[[str], None]"
+Arguments: TypeAlias = "Mapping[str, Any]"
+
+NOTHING: Arguments = MappingProxyType({})
+
+
+def _ignore(_text: str) -> None:
+    """Nobody wants to be told."""
+
 
 def explain(
     model: Any,
     *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    loss_fn: Callable[[Any, Any], Any] | None = None,
     train: bool = True,
     device: str = "cpu",
     optimizer: Any = None,
@@ -31,62 +46,49 @@ def explain(
     stock: bool = True,
     measure: bool = False,
     fullgraph: bool = False,
+    progress: Progress = _ignore,
 ) -> Explanation:
-    """Why `model(*args)`, with its backward when `train`, peaks where it does; bytes of the memory model.
+    """Why `model(*args, **kwargs)`, with its backward when `train`, peaks where it does; bytes of the memory model.
 
+    A single dictionary is spread over the keywords that the model takes, as data loaders hand it over.
+    loss_fn: as in `memsched.train_step`; without it the model returns its loss, or an object with a `loss`.
     device: where the model and its batch are; a device that is not there is an error, never a guess.
     optimizer: its state is counted among what the caller holds.
     experiments: also plan half the batch and checkpointed blocks; stock: also plan what stock Inductor would do.
     fullgraph: a model that breaks into several graphs is an error.
     measure: also compile the model and run it twice, and put the allocator's bytes beside the plan.
-    The model is planned, not compiled: it runs once or more on its traced graphs, and is left as it was.
+    progress: told what is being done, a line at a time.
+    The model is planned on fake tensors, at any size, and is left as it was; only a model that needs values, or that is
+    measured, runs.
 
     Raises:
         InputError: an unknown device, a model that does not compile, with `train` a model without a loss; one line.
     """
+    from memsched.inductor.calls import WithLoss, batch_of
     from memsched.inductor.questions.plan_step import plan_step
     from memsched.render.text.explanation import explain_step
 
-    return explain_step(
-        plan_step(
-            model,
-            args,
-            train=train,
-            device=device,
-            optimizer=optimizer,
-            experiments=experiments,
-            stock=stock,
-            measure=measure,
-            fullgraph=fullgraph,
-        )
-    )
+    question = StepQuestion(train, device, experiments, stock, measure, fullgraph)
+    batch = args if loss_fn is not None and not kwargs else batch_of(model, args, kwargs)
+    model = model if loss_fn is None else WithLoss(model, loss_fn)
+    return explain_step(plan_step(model, batch, question, optimizer=optimizer, progress=progress))
 
 
 def explain_target(
-    name: str,
-    *,
-    train: bool = True,
-    device: str = "cpu",
-    experiments: bool = True,
-    stock: bool = True,
-    measure: bool = False,
-    fullgraph: bool = False,
+    name: str, question: StepQuestion, progress: Progress = _ignore, arguments: Arguments = NOTHING
 ) -> Explanation:
-    """`explain` of what the function `module:function` builds; raises InputError."""
-    from memsched.inductor.questions.target import resolve_target
+    """`explain` of what the function `module:function` builds; it is built on fake tensors, unless it is measured.
 
-    target = resolve_target(name)
-    return explain(
-        target.model,
-        *target.batch,
-        train=train,
-        device=device,
-        optimizer=target.optimizer,
-        experiments=experiments,
-        stock=stock,
-        measure=measure,
-        fullgraph=fullgraph,
-    )
+    A CUDA device that is not there is planned for in a process of its own, as `memsched plan` does.
+    arguments: given to the function.
+
+    Raises:
+        InputError: as `explain`; a function that cannot be called, or returns something else.
+    """
+    from memsched.inductor.questions.built import plan_target_step
+    from memsched.render.text.explanation import explain_step
+
+    return explain_step(plan_target_step(name, question, arguments, progress))
 
 
 def explain_file(path: str) -> Explanation:

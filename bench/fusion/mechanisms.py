@@ -110,9 +110,9 @@ def rules_on_cuda(model: str, size: str, rules: Sequence[str] | None = None) -> 
     """The rows of one model lowered for CUDA; called in a worker (`memsched.inductor.cuda_without_gpu`)."""
     from bench.fusion.mechanisms_rules import ways
     from memsched.inductor.cuda_without_gpu.capture import capture_step
-    from memsched.inductor.cuda_without_gpu.fake_model import build_step
     from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
     from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
+    from memsched.inductor.questions.fake_step import build_step
 
     with pretend_gpu(show_device, Gpu()):
         step = build_step("bench.models:build", {"name": model, "size": size}, "cuda")

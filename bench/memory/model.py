@@ -42,9 +42,9 @@ from memsched.inductor.capture.lower import Way
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, set_up
 from memsched.inductor.cuda_without_gpu.capture import capture_step
-from memsched.inductor.cuda_without_gpu.fake_model import build_step
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_kind
+from memsched.inductor.questions.fake_step import build_step
 from memsched.inductor.storages.build import model_of
 from memsched.inductor.storages.emissions import emissions
 from memsched.records.report import GraphReport

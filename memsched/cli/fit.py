@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE, Command
+from memsched.cli.progress import Progress
 from memsched.core.sizes import InputError
 from memsched.fitting import fit_target
 from memsched.render.text.words import format_bytes
@@ -44,7 +45,10 @@ def _run(arguments: argparse.Namespace) -> int:
     names = [name.strip() for name in arguments.levers.split(",")]
     given = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
     try:
-        found = fit_target(arguments.target, arguments.device, arguments.peak, names, arguments=given, on_rung=on_rung)
+        with Progress():
+            found = fit_target(
+                arguments.target, arguments.device, arguments.peak, names, arguments=given, on_rung=on_rung
+            )
     except ValueError as error:
         raise InputError(str(error).removeprefix("memsched: ")) from None
     if arguments.json:

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from memsched.cli.command import EXIT_DONE, Command
+from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
 from memsched.core.graph import GraphError
 from memsched.core.sizes import InputError, parse_bytes
@@ -60,7 +61,10 @@ def _lists(arguments: argparse.Namespace) -> list[FusionList]:
             raise InputError(f"{subject}: FUSED and --budget go with a graph file, not with a model")
         from memsched.inductor.questions.sweep import plan_target
 
-        return [fusions_of_report(report) for report in plan_target(subject, train=not arguments.inference)]
+        with Progress() as tell:
+            tell("planning the step")
+            reports = plan_target(subject, train=not arguments.inference)
+        return [fusions_of_report(report) for report in reports]
     graph = read_graph(subject)
     if arguments.fused is None:
         if arguments.budget is not None:

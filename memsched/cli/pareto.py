@@ -11,10 +11,10 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from memsched.cli.command import EXIT_DONE, Command
+from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
 from memsched.core.sizes import InputError
 from memsched.files.json_file import atomic_write
@@ -40,7 +40,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     form = _format_of(arguments.output)
-    points = _points(arguments)
+    with Progress() as tell:
+        points = _points(arguments, tell)
     if arguments.output:
         from memsched.render.text.pareto import draw_tradeoff
 
@@ -54,16 +55,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _points(arguments: argparse.Namespace) -> list[TradePoint]:
+def _points(arguments: argparse.Namespace, tell: Progress) -> list[TradePoint]:
     from memsched.inductor.questions.sweep import measure_point, sweep_target
 
     options, train = _options(arguments), not arguments.inference
-    points = sweep_target(arguments.target, options, train=train, device=arguments.device, progress=_progress)
+    points = sweep_target(arguments.target, options, train=train, device=arguments.device, progress=tell)
     if not arguments.measure:
         return points
     measured = []
     for at, (point, option) in enumerate(zip(points, [None, *options], strict=True)):
-        _progress(f"compiling {point.label} ({at + 1} of {len(points)})")
+        tell(f"compiling {point.label} ({at + 1} of {len(points)})")
         measured.append(dataclasses.replace(point, seconds=measure_point(arguments.target, option, train=train)))
     return measured
 
@@ -79,12 +80,6 @@ def _options(arguments: argparse.Namespace) -> list[BackendOptions]:
         return options + [BackendOptions(fusion="budget", peak_budget=size, **limit) for size in arguments.budget]
     except ValueError as error:
         raise InputError(str(error).removeprefix("memsched: ")) from None
-
-
-def _progress(text: str) -> None:
-    """One line that is written over, where somebody looks at it."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}\r", end="", file=sys.stderr, flush=True)
 
 
 def _format_of(path: str | None) -> str:

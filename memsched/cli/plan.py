@@ -6,9 +6,9 @@ import argparse
 import json
 import re
 import sys
-import time
 
 from memsched.cli.command import EXIT_DONE, Command
+from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.planning import Prediction, StepPlanner, largest_batch
@@ -47,15 +47,13 @@ def _run(arguments: argparse.Namespace) -> int:
     searching = sizes is not None and sizes[0] != sizes[1]
     if searching and room is None:
         raise InputError("--batch-size: a range needs --device-memory to fit into")
-    with StepPlanner(arguments.target, arguments.device, train=not arguments.inference) as planner:
-        tell = _Progress()
+    with Progress() as tell, StepPlanner(arguments.target, arguments.device, train=not arguments.inference) as planner:
         batch = sizes[0] if sizes else None
         if searching and sizes is not None and room is not None:
             found = _search(planner, room, sizes, tell)
             batch = sizes[0] if found is None else found
-        tell.about(batch)
+        tell.about("" if batch is None else f"batch size {batch}")
         predictions = planner.plan(("stock", "memsched"), batch, tell)
-        tell.done()
     if arguments.json:
         print(json.dumps(_to_json(arguments, memory, room, batch, predictions), separators=(",", ":")))
     else:
@@ -86,42 +84,14 @@ def _batch_sizes(text: str | None) -> tuple[int, int] | None:
     return first, last
 
 
-def _search(planner: StepPlanner, room: int, sizes: tuple[int, int], tell: _Progress) -> int | None:
+def _search(planner: StepPlanner, room: int, sizes: tuple[int, int], tell: Progress) -> int | None:
     def need(batch: int) -> int:
-        tell.about(batch)
+        tell.about(f"batch size {batch}")
         peak = planner.plan(("memsched",), batch, tell)[0].peak
         tell.line(f"batch size {batch}: {format_bytes(peak)}, {'fits' if peak <= room else 'does not fit'}")
         return peak
 
     return largest_batch(need, room, *sizes)
-
-
-class _Progress:
-    """What is being done, on one line of a terminal that is written over; finished trials stay."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._about = ""
-
-    def about(self, batch: int | None) -> None:
-        """What the next messages are about."""
-        self._about = "" if batch is None else f"batch size {batch}: "
-
-    def __call__(self, text: str) -> None:
-        if sys.stderr.isatty():
-            elapsed = time.perf_counter() - self._started
-            sys.stderr.write(f"\r\x1b[K[{elapsed:4.0f} s] {self._about}{text}"[:120])
-            sys.stderr.flush()
-
-    def line(self, text: str) -> None:
-        """A line that stays."""
-        self.done()
-        print(text, file=sys.stderr, flush=True)
-
-    def done(self) -> None:
-        """Nothing is being done any more."""
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
 
 
 def _largest_words(prediction: Prediction, room: int | None, batch: int | None, sizes: tuple[int, int]) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE, Command
+from memsched.cli.progress import Progress
 from memsched.core.sizes import InputError, parse_share
 from memsched.files.fields import FormatError
 from memsched.files.graph_file import write_graph
 from memsched.files.json_file import atomic_write, write_json
 from memsched.files.plan_file import report_to_plan
 from memsched.questions import explain_file, explain_target
+from memsched.records.question import StepQuestion
 
 if TYPE_CHECKING:
     from memsched.records.explanation import Explanation
@@ -74,14 +76,15 @@ def _check_output(output: str | None) -> None:
 
 
 def _explain_target(arguments: argparse.Namespace) -> Explanation:
-    return explain_target(
-        arguments.target,
+    question = StepQuestion(
         train=not arguments.inference,
         device=arguments.device,
         experiments=not arguments.quick,
         measure=arguments.measure,
         fullgraph=not arguments.allow_graph_breaks,
     )
+    with Progress() as tell:
+        return explain_target(arguments.target, question, tell)
 
 
 def _write_plans(folder: str, found: Explanation) -> None:
@@ -120,14 +123,15 @@ def _run_check(arguments: argparse.Namespace) -> int:
 
     fresh = arguments.update and not os.path.exists(arguments.baseline)
     before = Peaks(()) if fresh else read_peaks(arguments.baseline)
-    explanation = explain_target(
-        arguments.target,
+    question = StepQuestion(
         train=not arguments.inference,
         device=arguments.device,
         experiments=False,
         stock=False,
         fullgraph=not arguments.allow_graph_breaks,
     )
+    with Progress() as tell:
+        explanation = explain_target(arguments.target, question, tell)
     after = peaks_of(explanation, _torch_version())
     changes = compare(before, after)
     print(render_changes(changes, arguments.tolerance))

@@ -8,21 +8,19 @@ whether that step has been made or not: memory that every later step finds taken
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from memsched.inductor.calls import Batch, Model
 from memsched.records.step import HeldBytes
 
 __all__ = ["held_bytes", "storage_bytes"]
 
 
-def held_bytes(
-    model: nn.Module | Callable[..., Any], batch: Sequence[Any], optimizer: torch.optim.Optimizer | None
-) -> HeldBytes:
+def held_bytes(model: Model, batch: Batch, optimizer: torch.optim.Optimizer | None) -> HeldBytes:
     """Each storage once; bytes.  A model that is no module holds nothing that is known."""
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     return HeldBytes(
@@ -30,7 +28,7 @@ def held_bytes(
         buffers=storage_bytes(model.buffers()) if isinstance(model, nn.Module) else 0,
         gradients=storage_bytes(parameter.grad for parameter in parameters if parameter.grad is not None),
         optimizer_state=None if optimizer is None else _state_after_first_step(optimizer, parameters),
-        batch=storage_bytes(leaf for leaf in tree_leaves(list(batch)) if isinstance(leaf, Tensor)),
+        batch=storage_bytes(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)),
     )
 
 

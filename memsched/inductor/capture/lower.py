@@ -22,7 +22,6 @@ from types import FunctionType, MethodType
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
@@ -31,6 +30,7 @@ from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
 from memsched.inductor.backend import partition_patches, planning_patches
+from memsched.inductor.calls import Batch, Model, call_model, losses_of
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.observe import ObservingPass
@@ -169,12 +169,12 @@ def _is_stop(error: BaseException | None) -> bool:
 
 
 def run_uncompiled(
-    model: nn.Module | Callable[..., Any],
-    batch: Sequence[Tensor],
+    model: Model,
+    batch: Batch,
     compile_graph: Callable[..., Any],
     way: Way | None = None,
 ) -> None:
-    """One call `model(*batch)` and its backward, in which the traced graphs run and `compile_graph` only sees them.
+    """One call of `model` and its backward, in which the traced graphs run and `compile_graph` only sees them.
 
     compile_graph(gm, example_inputs, **how): in place of `compile_fx_inner`; may change the graph, which is a copy.
     way: how the step is cut into forward and backward; by default as stock does.
@@ -193,14 +193,13 @@ def run_uncompiled(
         return compile_fx(gm, example_inputs, inner_compile=compiler, config_patches=dict(way.cut))
 
     with functorch_config.patch(enable_autograd_cache=False):
-        results = torch.compile(traced_anew(model), backend=backend, dynamic=False)(*batch)
+        results = call_model(torch.compile(traced_anew(model), backend=backend, dynamic=False), batch)
     backward_of(results)
 
 
 def backward_of(results: Any) -> None:
-    """The backward of everything in `results` that requires a gradient, as if all were added up to one loss."""
-    leaves = torch.utils._pytree.tree_leaves(results)
-    losses = [leaf.sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+    """The backward of the loss in `results`; of all that requires a gradient, where none is called so."""
+    losses = [loss.sum() for loss in losses_of(results)]
     if losses:
         torch.autograd.backward(losses)
 

@@ -7,12 +7,12 @@ of a real compile.  They go to who asked, and leave no trace in `memsched.report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from memsched.inductor.calls import Batch, Model
 from memsched.inductor.capture.lower import lower, planned_way, run_uncompiled, stock_way
 from memsched.inductor.options import BackendOptions
 from memsched.records.report import GraphReport
@@ -21,13 +21,13 @@ __all__ = ["plan_only"]
 
 
 def plan_only(
-    model: nn.Module | Callable[..., Any],
-    batch: Sequence[Tensor],
+    model: Model,
+    batch: Batch,
     options: BackendOptions | None = None,
     *,
     stock: bool = False,
 ) -> list[GraphReport]:
-    """The reports of every graph that one call `model(*batch)`, and the backward of what it returns, compiles.
+    """The reports of every graph that one call of `model` with `batch`, and the backward of its loss, compiles.
 
     The model runs once, eagerly on the traced graphs; gradients of its parameters are set as by any backward.
 

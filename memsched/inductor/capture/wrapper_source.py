@@ -16,10 +16,11 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._inductor.graph import GraphLowering
 
 from memsched.inductor.bytes.replay import Replay, WrapperInput, replay_wrapper
+from memsched.inductor.calls import Batch, Model
 from memsched.inductor.capture.lower import lower, planned_way, run_uncompiled, stock_way, stop_compile
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.storages.saved_copies import saved_copies
@@ -68,12 +69,12 @@ def capture_wrappers(then: Callable[[Any], Any] | None = None) -> Iterator[list[
 
 
 def generate_wrappers(
-    model: nn.Module | Callable[..., Any],
-    batch: Sequence[Tensor],
+    model: Model,
+    batch: Batch,
     options: BackendOptions | None = None,
     patches: Mapping[str, Any] | None = None,
 ) -> list[Wrapper]:
-    """The wrappers of every graph that one call `model(*batch)`, and the backward of what it returns, compiles.
+    """The wrappers of every graph that one call of `model` with `batch`, and the backward of its loss, compiles.
 
     options: how memsched plans; None for stock Inductor.
     patches: Inductor's own options, on top.

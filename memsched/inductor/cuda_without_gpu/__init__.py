@@ -7,7 +7,7 @@ generated kernels would be compiled:
 
     parent process                                   worker process
     plan_cuda("train:step") ──── request ──────────> shim.cpp is loaded, then torch is imported   (environment, worker)
-                                                     the model is built under fake tensors        (fake_model)
+                                                     the model is built under fake tensors        (questions.fake_step)
                                                      "there is a GPU" where Inductor asks         (pretend)
                                                      compile_fx; each graph's plan, wrapper kept  (capture)
     StepPlan <────────────────── pickle ──────────── the wrapper executed with stub kernels: exact bytes (replay)

@@ -32,17 +32,21 @@ from torch._inductor.compile_fx import compile_fx
 
 from memsched.core.graph import Graph
 from memsched.core.sizes import InputError
+from memsched.inductor.calls import call_model
 from memsched.inductor.capture.lower import Way, lower, planned_way, stock_way, traced_anew
 from memsched.inductor.capture.wrapper_source import Wrapper, capture_wrappers
 from memsched.inductor.compat import SchedulerPass
-from memsched.inductor.cuda_without_gpu.fake_model import FakeStep, build_step
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_name
 from memsched.inductor.options import split_options
+from memsched.inductor.questions.fake_step import FakeStep, build_step
+from memsched.inductor.questions.plan_step import plan_fake_step
+from memsched.records.question import StepQuestion
 from memsched.records.report import GraphKind, GraphReport
+from memsched.records.step import PlannedStep
 
 __all__ = ["capture_step", "plan_cuda_target", "plan_target"]
 
@@ -86,6 +90,12 @@ def plan_cuda_target(target: str, **how: Any) -> list[StepPlan]:
         return plan_target(target, device="cuda", progress=report_progress, **how)
 
 
+def plan_cuda_step(name: str, question: StepQuestion, arguments: Mapping[str, Any]) -> PlannedStep:
+    """What `questions.plan_step` plans of a step, on a GPU that does not exist; called in a worker."""
+    with pretend_gpu(show_device, Gpu()), functorch_config.patch(graphsafe_rng_functionalization=False):
+        return plan_fake_step(build_step(name, arguments, "cuda"), question, progress=report_progress)
+
+
 def _ways(options: Mapping[str, Any]) -> dict[str, Way]:
     try:
         own, inductor = split_options(options)
@@ -101,7 +111,7 @@ def _ways(options: Mapping[str, Any]) -> dict[str, Way]:
 def capture_step(
     step: FakeStep, ways: Sequence[Way], *, train: bool = True, progress: Progress = lambda _text: None
 ) -> list[list[PlannedGraph]]:
-    """For each way, every graph of `model(*batch)` and, with `train`, of the backward of what it returns.
+    """For each way, every graph of the step's model and, with `train`, of the backward of its loss.
 
     Raises:
         InputError: the model does not compile as one graph, or returns nothing that requires a gradient.
@@ -113,7 +123,8 @@ def capture_step(
     model = traced_anew(step.model)
     try:
         with settings, step.mode, contextlib.nullcontext() if train else torch.no_grad():
-            results = torch.compile(model, backend=capture.backend, fullgraph=True, dynamic=False)(*step.batch)
+            compiled = torch.compile(model, backend=capture.backend, fullgraph=True, dynamic=False)
+            results = call_model(compiled, step.batch)
     except Unsupported as error:
         raise InputError(f"the model breaks the graph: {_first_line(error)}") from error
     except Exception as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from memsched.inductor.calls import Batch
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit.choose import climb_for
 from memsched.inductor.fit.rungs import planned_rung
@@ -21,8 +22,8 @@ __all__ = ["ladder_of"]
 
 def ladder_of(
     model: Any,
-    batch: Sequence[Any],
-    optimizer: torch.optim.Optimizer | None,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None,
     loss_fn: Callable[[Any, Any], torch.Tensor] | None,
     options: BackendOptions,
     on_rung: Callable[[Rung], None],
@@ -42,13 +43,13 @@ def ladder_of(
     return climb_for(options, plan, on_rung)
 
 
-def _plan_model(model: Any, batch: Sequence[Any], options: BackendOptions) -> list[GraphReport]:
+def _plan_model(model: Any, batch: Batch, options: BackendOptions) -> list[GraphReport]:
     """The plans of the forward and the backward; gradients and the random state are put back."""
     parameters = list(model.parameters()) if isinstance(model, torch.nn.Module) else []
     gradients = [parameter.grad for parameter in parameters]
     try:
         with torch.random.fork_rng(devices=[]):
-            return plan_only(model, list(batch), options)
+            return plan_only(model, batch, options)
     finally:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

@@ -32,6 +32,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from memsched.core.sizes import InputError
 from memsched.inductor.backend import compile_planned
+from memsched.inductor.calls import Batch, Model, call_model
 from memsched.inductor.capture.lower import backward_of, traced_anew
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.publish import SIGNATURE, sign
@@ -54,9 +55,9 @@ class _Sample:
 
 
 def measure_step(
-    model: Callable[..., Any], args: Sequence[Any], options: BackendOptions, device: str
+    model: Model, batch: Batch, options: BackendOptions, device: str
 ) -> tuple[list[GraphReport], dict[str, MeasuredCurve]]:
-    """Compile and run `model(*args)`, with the backward of what it returns, and measure a second run.
+    """Compile and run `model` with `batch`, and the backward of its loss, and measure a second run.
 
     Returns the reports of its graphs, and the curve of each by name, as far as its wrapper is Python.
 
@@ -75,12 +76,12 @@ def measure_step(
     compiled = torch.compile(traced_anew(model), backend=backend, dynamic=False)
     # A graph out of a cache has no plan to compare with.
     with config.patch(fx_graph_cache=False), functorch_config.patch(enable_autograd_cache=False):
-        _run(compiled, args)
+        _run(compiled, batch)
     wrappers = {name: module for module in PyCodeCache.modules[loaded:] for name in _signed_names(module)}
     planned = [report for report in reported if report.graph is not None and report.name in wrappers]
     marked = {report.name: _marked(wrappers[report.name], report) for report in planned}
     samples = _cuda_samples if torch.device(device).type == "cuda" else _cpu_samples
-    taken = samples(lambda: _run(compiled, args))
+    taken = samples(lambda: _run(compiled, batch))
     if planned and not taken:
         raise InputError("nothing was measured: the second run of the step did not reach the compiled graphs")
     curves = {}
@@ -91,9 +92,9 @@ def measure_step(
     return reported, curves
 
 
-def _run(model: Callable[..., Any], args: Sequence[Any]) -> None:
+def _run(model: Model, batch: Batch) -> None:
     """One step; gradients accumulate."""
-    backward_of(model(*args))
+    backward_of(call_model(model, batch))
 
 
 # ---- marks

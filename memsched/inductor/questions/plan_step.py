@@ -7,6 +7,7 @@ An experiment is a plan of a changed step:
     checkpointed block    of that container of the model whose blocks save most for the backward, the block that does
     checkpointed blocks   all blocks of that container
 
+All of it on fake twins of the model's tensors where that can be: a step that fits into no memory is explained, too.
 The model is left as it was: parameters, gradients, buffers, modes and the random state.
 """
 
@@ -16,65 +17,128 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from memsched.core.sizes import InputError
+from memsched.inductor.calls import Batch, Model
+from memsched.inductor.capture.fakes import on_fakes
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.failures import reason_of
 from memsched.inductor.held import held_bytes
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.questions.curve import measure_step
+from memsched.inductor.questions.fake_step import FakeStep
 from memsched.records.origin import Role
+from memsched.records.question import StepQuestion
 from memsched.records.report import GraphKind, GraphReport
-from memsched.records.step import Experiment, MeasuredCurve, PlannedStep
+from memsched.records.step import Experiment, HeldBytes, MeasuredCurve, PlannedStep
 
-__all__ = ["plan_step"]
+__all__ = ["NotOnFakes", "Progress", "plan_fake_step", "plan_step"]
 
-Model: TypeAlias = nn.Module | Callable[..., Any]
 T = TypeVar("T")
+
+Progress = Callable[[str], None]
+
+ALL = StepQuestion()
+"""The whole training step on the CPU, with stock's and the experiments beside it."""
+
+
+def _ignore(_text: str) -> None:
+    """Nobody wants to be told."""
 
 
 def plan_step(
     model: Model,
-    args: Sequence[Any],
+    batch: Batch,
+    question: StepQuestion = ALL,
     *,
-    train: bool = True,
-    device: str = "cpu",
     optimizer: torch.optim.Optimizer | None = None,
-    experiments: bool = True,
-    stock: bool = True,
-    measure: bool = False,
-    fullgraph: bool = False,
     options: BackendOptions | None = None,
+    progress: Progress = _ignore,
 ) -> PlannedStep:
-    """Plan `model(*args)` and, with `train`, the backward of what it returns; with `measure` compile and run it, too.
+    """Plan `model` with `batch` and, if it is asked for, the backward of its loss.
+
+    It is planned on fake twins of its tensors, which cost no memory and leave its own as they are.  A model that needs
+    values to be traced, or that is to be measured, runs on its own tensors.
 
     Raises:
         InputError: a device that is not there or that the model is not on, a model that does not compile, no loss,
             with `fullgraph` a model that breaks into several graphs.
     """
-    _check_device(model, args, device)
-    options = options or BackendOptions()
-    held = held_bytes(model, args, optimizer)
-    with _undisturbed(model, train):
+    _check_device(model, batch, question.device)
+    held = held_bytes(model, batch, optimizer)
+    planner = _Planner(question, options or BackendOptions(), progress)
+    if isinstance(model, nn.Module) and not question.measure:
+        with contextlib.suppress(NotOnFakes), _mode_of(model, question.train), on_fakes(model, batch) as twins:
+            return planner.plan(model, twins, held)
+    with _undisturbed(model, question.train):
+        return planner.plan(model, batch, held, real=True)
+
+
+def plan_fake_step(
+    step: FakeStep, question: StepQuestion, options: BackendOptions | None = None, progress: Progress = _ignore
+) -> PlannedStep:
+    """`plan_step` of a step that was built on fake tensors of the device.
+
+    Raises:
+        InputError: as it does; NotOnFakes where the model does not compile.
+    """
+    modes = _mode_of(step.model, question.train) if isinstance(step.model, nn.Module) else contextlib.nullcontext()
+    with modes, step.mode:
+        return _Planner(question, options or BackendOptions(), progress).plan(step.model, step.batch, step.held)
+
+
+class NotOnFakes(InputError):
+    """The model does not compile on fake tensors: it may need values."""
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """Answers one question."""
+
+    question: StepQuestion
+    options: BackendOptions
+    progress: Progress
+
+    def plan(self, model: Model, batch: Batch, held: HeldBytes, real: bool = False) -> PlannedStep:
+        """All that was asked for; raises InputError, on fake tensors `NotOnFakes` where the model does not compile."""
+        question, train = self.question, self.question.train
         measured: dict[str, MeasuredCurve] = {}
-        if measure:
-            reports, measured = _guarded(lambda: measure_step(model, args, options, device), train)
-        else:
-            reports = _plan(model, args, train, options)
-        _check_reports(reports, train, fullgraph)
-        observed = _plan(model, args, train, None) if stock else []
-        tried = tuple(_experiments(model, args, reports, train, options)) if experiments else ()
-    return PlannedStep(tuple(reports), tuple(observed), held, tried, measured, train, device)
+        self.progress("compiling and measuring the step" if question.measure else "planning the step")
+        try:
+            if question.measure:
+                reports, measured = _guarded(lambda: measure_step(model, batch, self.options, question.device), train)
+            else:
+                reports = _plan(model, batch, train, self.options)
+        except InputError as error:
+            raise error if real else NotOnFakes(str(error)) from error
+        _check_reports(reports, train, question.fullgraph)
+        self.progress(f"the step needs {_bytes_of(reports)} above what the caller holds")
+        observed: list[GraphReport] = []
+        if question.stock:
+            self.progress("planning what stock Inductor would do")
+            observed = _plan(model, batch, train, None)
+        tried: list[Experiment] = []
+        if question.experiments:
+            for change, make in _experiments(model, batch, reports, train, self.options):
+                self.progress(f"planning {change}")
+                tried.append(make())
+        return PlannedStep(tuple(reports), tuple(observed), held, tuple(tried), measured, train, question.device)
 
 
-def _plan(model: Model, args: Sequence[Any], train: bool, options: BackendOptions | None) -> list[GraphReport]:
+def _bytes_of(reports: Sequence[GraphReport]) -> str:
+    return f"{max(report.peak for report in reports) / 2**20:.2f} MiB"
+
+
+def _plan(model: Model, batch: Batch, train: bool, options: BackendOptions | None) -> list[GraphReport]:
     """The plans; with no options, those of stock.  Raises InputError."""
-    return _guarded(lambda: plan_only(model, list(args), options, stock=options is None), train)
+    return _guarded(lambda: plan_only(model, batch, options, stock=options is None), train)
 
 
 def _guarded(make: Callable[[], T], train: bool) -> T:
@@ -99,7 +163,7 @@ def _quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _check_device(model: Model, args: Sequence[Any], device: str) -> None:
+def _check_device(model: Model, batch: Batch, device: str) -> None:
     try:
         wanted = torch.device(device)
     except RuntimeError:
@@ -107,7 +171,7 @@ def _check_device(model: Model, args: Sequence[Any], device: str) -> None:
     if wanted.type == "cuda" and not torch.cuda.is_available():
         sees = f"this torch ({torch.__version__}) sees no CUDA device"
         raise InputError(f"device {device!r}: {sees} (`memsched plan` plans for one that is not there)")
-    tensors = [t for t in torch.utils._pytree.tree_leaves(list(args)) if isinstance(t, Tensor)]
+    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
     tensors += list(model.parameters()) if isinstance(model, nn.Module) else []
     for tensor in tensors:
         if tensor.device.type != wanted.type:
@@ -128,6 +192,19 @@ def _check_reports(reports: Sequence[GraphReport], train: bool, fullgraph: bool)
 
 
 @contextlib.contextmanager
+def _mode_of(model: nn.Module, train: bool) -> Iterator[None]:
+    """Set the mode of the model, and put back that of every module, and the random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(train)
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
 def _undisturbed(model: Model, train: bool) -> Iterator[None]:
     """Set the mode of the model, and put back what planning, which runs the traced graphs, would change."""
     if not isinstance(model, nn.Module):
@@ -136,12 +213,10 @@ def _undisturbed(model: Model, train: bool) -> Iterator[None]:
         return
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    modes = [(module, module.training) for module in model.modules()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
-        model.train(train)
-        with torch.random.fork_rng():
+        with _mode_of(model, train), torch.random.fork_rng():
             yield
     finally:
         for parameter, gradient in gradients:
@@ -149,43 +224,44 @@ def _undisturbed(model: Model, train: bool) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
-        for module, mode in modes:
-            module.training = mode
 
 
 # ---- experiments
 
+Trial: TypeAlias = tuple[str, Callable[[], Experiment]]
+"""What is changed, and the plan of it."""
+
 
 def _experiments(
-    model: Model, args: Sequence[Any], reports: Sequence[GraphReport], train: bool, options: BackendOptions
-) -> Iterator[Experiment]:
-    yield _half_batch(model, args, train, options)
+    model: Model, batch: Batch, reports: Sequence[GraphReport], train: bool, options: BackendOptions
+) -> Iterator[Trial]:
+    yield _half_batch(model, batch, train, options)
     if train and isinstance(model, nn.Module):
-        yield from _checkpointed_blocks(model, args, reports, options)
+        yield from _checkpointed_blocks(model, batch, reports, options)
 
 
-def _half_batch(model: Model, args: Sequence[Any], train: bool, options: BackendOptions) -> Experiment:
-    sizes = {arg.shape[0] for arg in args if isinstance(arg, Tensor) and arg.dim()}
+def _half_batch(model: Model, batch: Batch, train: bool, options: BackendOptions) -> Trial:
+    sizes = {leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()}
     size = min(sizes, default=0)
     if len(sizes) != 1 or size < 2:
-        return Experiment("half the batch", failure="the arguments have no first dimension of 2 or more in common")
+        why = "the arguments have no first dimension of 2 or more in common"
+        return "half the batch", lambda: Experiment("half the batch", failure=why)
+
+    def half(value: Tensor) -> Tensor:
+        return value[: size // 2].detach().clone().requires_grad_(value.requires_grad) if value.dim() else value
+
     change = f"a batch of {size // 2} instead of {size}"
-    halves = [
-        arg[: size // 2].detach().clone().requires_grad_(arg.requires_grad)
-        if isinstance(arg, Tensor) and arg.dim()
-        else arg
-        for arg in args
-    ]
-    return _try(change, lambda: _plan(model, halves, train, options))
+    return change, lambda: _try(change, lambda: _plan(model, tree_map_only(Tensor, half, batch), train, options))
 
 
 def _checkpointed_blocks(
-    model: nn.Module, args: Sequence[Any], reports: Sequence[GraphReport], options: BackendOptions
-) -> Iterator[Experiment]:
+    model: nn.Module, batch: Batch, reports: Sequence[GraphReport], options: BackendOptions
+) -> Iterator[Trial]:
     """One block, then all of them: where the blocks save the most, by what the graphs save in each."""
     saved = _saved_by_block(model, reports)
     if not saved:
-        yield Experiment("checkpointing the blocks", failure="no list of blocks of the model saves for the backward")
+        change, why = "checkpointing the blocks", "no list of blocks of the model saves for the backward"
+        yield change, lambda: Experiment(change, failure=why)
         return
     container = max(saved, key=lambda name: (sum(saved[name].values()), name))
     largest = max(saved[container], key=lambda name: (saved[container][name], name))
@@ -195,8 +271,14 @@ def _checkpointed_blocks(
         f"checkpointing each of the {len(blocks)} blocks of {container or 'the model'!r}": list(blocks.values()),
     }
     for change, chosen in changes.items():
-        with _checkpointing(chosen):
-            yield _try(change, lambda: _plan(model, args, True, options))
+        yield change, functools.partial(_checkpointed, model, batch, change, chosen, options)
+
+
+def _checkpointed(
+    model: nn.Module, batch: Batch, change: str, blocks: Sequence[nn.Module], options: BackendOptions
+) -> Experiment:
+    with _checkpointing(blocks):
+        return _try(change, lambda: _plan(model, batch, True, options))
 
 
 def _try(change: str, plan: Callable[[], list[GraphReport]]) -> Experiment:

@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 
+from memsched.inductor.calls import call_model
 from memsched.inductor.capture.lower import backward_of, traced_anew
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.questions.plan_step import plan_step
 from memsched.inductor.questions.target import Target, resolve_target
+from memsched.records.question import StepQuestion
 from memsched.records.report import GraphReport
 from memsched.records.tradeoff import TradePoint
 
@@ -76,11 +78,11 @@ def measure_point(name: str, options: BackendOptions | None, *, train: bool = Tr
     def step() -> None:
         if not train:
             with torch.no_grad():
-                compiled(*target.batch)
+                call_model(compiled, target.batch)
             return
         if isinstance(model, torch.nn.Module):
             model.zero_grad(set_to_none=True)
-        backward_of(compiled(*target.batch))
+        backward_of(call_model(compiled, target.batch))
 
     step()
     step()
@@ -100,9 +102,8 @@ def options_of(options: BackendOptions) -> dict[str, Any]:
 
 
 def _plan(target: Target, options: BackendOptions, train: bool, device: str, stock: bool = False) -> Any:
-    return plan_step(
-        target.model, target.batch, train=train, device=device, experiments=False, stock=stock, options=options
-    )
+    question = StepQuestion(train, device, experiments=False, stock=stock)
+    return plan_step(target.model, target.batch, question, options=options)
 
 
 def _point(label: str, reports: Sequence[GraphReport]) -> TradePoint:

@@ -5,7 +5,9 @@
         model = Net()
         return model, (torch.randn(batch_size, 3, 32, 32),)   # or model, batch, optimizer
                                                               # or an object with `model` and `batch`
-`model(*batch)` must return the loss, or anything with a tensor in it that requires a gradient.
+The batch is what the model takes (`calls.Batch`): a tuple of arguments, or a dictionary of keyword arguments.  The
+model must return the loss, an object or dictionary with a `loss`, or anything with a tensor that requires a gradient.
+The module may be given as a file, too: `memsched explain train.py:step`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 
 from memsched.core.sizes import InputError
+from memsched.inductor.calls import Batch, batch_of
 from memsched.inductor.failures import reason_of
 
 __all__ = ["Target", "build_target", "find_function", "resolve_target"]
@@ -27,10 +30,10 @@ __all__ = ["Target", "build_target", "find_function", "resolve_target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One step: `model(*batch)`, and the optimizer that follows it, if it is known."""
+    """One step: `model` called with `batch`, and the optimizer that follows it, if it is known."""
 
     model: Callable[..., Any]
-    batch: tuple[Any, ...]
+    batch: Batch
     optimizer: torch.optim.Optimizer | None = None
 
 
@@ -52,8 +55,9 @@ def find_function(text: str) -> Callable[..., Any]:
     module_name, colon, function_name = text.partition(":")
     if not colon or not module_name or not function_name:
         raise InputError(f"{text!r} does not name a function: write it as module:function")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    folder, module_name = _folder_and_module(module_name)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -72,10 +76,22 @@ def build_target(function: Callable[[], Any], name: str = "the function") -> Tar
     except Exception as error:
         raise InputError(f"{name}: {reason_of(error)}") from error
     parts = (made.model, made.batch) if hasattr(made, "model") and hasattr(made, "batch") else made
+    if isinstance(parts, torch.nn.Module):
+        raise InputError(f"{name}: returned a model and no batch, not (model, batch) or (model, batch, optimizer)")
     if not isinstance(parts, tuple) or len(parts) not in (2, 3) or not callable(parts[0]):
         found = f"a {type(made).__name__}"
         raise InputError(f"{name}: returned {found}, not (model, batch) or (model, batch, optimizer)")
     batch, optimizer = parts[1], parts[2] if len(parts) == 3 else None
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"{name}: the optimizer is a {type(optimizer).__name__}")
-    return Target(parts[0], tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), optimizer)
+    return Target(parts[0], batch_of(parts[0], batch if isinstance(batch, (tuple, list)) else (batch,)), optimizer)
+
+
+def _folder_and_module(name: str) -> tuple[str, str]:
+    """Where to import from, and what: a module of the working directory, or the module that is a file."""
+    if not name.endswith(".py"):
+        return os.getcwd(), name
+    if not os.path.isfile(name):
+        raise InputError(f"{name}: there is no such file")
+    folder, file = os.path.split(os.path.abspath(name))
+    return folder, file.removesuffix(".py")

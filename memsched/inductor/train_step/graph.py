@@ -28,7 +28,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from memsched.inductor.host import GRAPH_KIND
 from memsched.inductor.train_step.capture import Captured
 from memsched.inductor.train_step.clipping import clip_coefficient, norm_of_gradients
-from memsched.inductor.train_step.rules import Rule, work_dtype
+from memsched.inductor.train_step.rules.rule import work_dtype
 from memsched.inductor.train_step.state import UpdateForm
 from memsched.records.report import GraphKind
 
@@ -70,9 +70,7 @@ class StepGraph:
     update_nodes: frozenset[str]
 
 
-def build_step(
-    captured: Captured, params: Sequence[int], recipe: Recipe, rule: Rule, extra: Sequence[Any]
-) -> StepGraph:
+def build_step(captured: Captured, params: Sequence[int], recipe: Recipe, extra: Sequence[Any]) -> StepGraph:
     """The graph of `recipe`; its outputs are the loss, then what the purpose asks for.
 
     "update": the norm of the gradients, when it clips by it; "norm": that norm; "accumulate": the gradients of the
@@ -94,7 +92,7 @@ def build_step(
         builder.drop_writes()
         outputs += builder.call(norm_of_gradients, "norm", gradients)
     else:
-        outputs += _add_updates(builder, recipe, rule, gradients)
+        outputs += _add_updates(builder, recipe, gradients)
     return builder.finish(outputs)
 
 
@@ -106,7 +104,7 @@ def _final_gradients(builder: _Builder, so_far: Sequence[fx.Node | None]) -> lis
     ]
 
 
-def _add_updates(builder: _Builder, recipe: Recipe, rule: Rule, gradients: Sequence[fx.Node]) -> list[fx.Node]:
+def _add_updates(builder: _Builder, recipe: Recipe, gradients: Sequence[fx.Node]) -> list[fx.Node]:
     """Append the update of every parameter; what the graph returns beside the loss."""
     states = [[builder.add_input(f"arg_{name}") for name in form.names] for form in recipe.forms]
     cohorts = [builder.add_input("arg_scalars") for _ in {form.cohort for form in recipe.forms}]
@@ -119,20 +117,21 @@ def _add_updates(builder: _Builder, recipe: Recipe, rule: Rule, gradients: Seque
         gradients = [builder.call(_product, "product", [gradient, coefficient])[0] for gradient in gradients]
     for at, form, gradient, state in zip(builder.params, recipe.forms, gradients, states, strict=True):
         targets = [builder.primals[at], *state]
-        function = _update_function(rule, form)
-        values = builder.call(function, (form.structure, form.names), [*targets, gradient, cohorts[form.cohort]])
+        function = _update_function(form)
+        key = (form.rule, form.structure, form.names)
+        values = builder.call(function, key, [*targets, gradient, cohorts[form.cohort]])
         builder.write(at, targets, values)
     return returned
 
 
-def _update_function(rule: Rule, form: UpdateForm) -> Callable[..., tuple[Tensor, ...]]:
-    """`rule.update` on a flat list of tensors, in the type of the work, rounded once to the types of the results."""
+def _update_function(form: UpdateForm) -> Callable[..., tuple[Tensor, ...]]:
+    """The update of a rule on a flat list of tensors, in the type of the work; the results are rounded once."""
 
     def update(param: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         *state, gradient, scalars = rest
         work = work_dtype(param.dtype)
         named = {name: value.to(work) for name, value in zip(form.names, state, strict=True)}
-        new_param, new_state = rule.update(
+        new_param, new_state = form.rule.update(
             form.structure, param.to(work), gradient.to(work), named, list(scalars.unbind())
         )
         results = (new_state[name].to(value.dtype) for name, value in zip(form.names, state, strict=True))

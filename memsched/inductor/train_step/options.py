@@ -1,4 +1,4 @@
-"""The options of a train step: the backend's, Inductor's, and four of its own."""
+"""The options of a train step: the backend's, Inductor's, and its own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class StepOptions:
 
     clip_grad_norm: the largest norm of all gradients together, or None.
     clip: "hold" or "recompute", the two ways of `train_step_clipping`.
+    batch_shapes: kinds of batches (shapes, types, other values) that may be compiled, each a program of its own.
     state_dtype: type of optimizer state that the step creates, or None for that of the parameter, as torch does.
     backend, inductor: those of `memsched_backend`.
     """
@@ -29,6 +30,7 @@ class StepOptions:
     clip_grad_norm: float | None = None
     clip: str = "hold"
     state_dtype: torch.dtype | None = None
+    batch_shapes: int = 8
     backend: BackendOptions = field(default_factory=BackendOptions)
     inductor: Mapping[str, Any] | None = None
 
@@ -38,6 +40,8 @@ class StepOptions:
             raise Refusal(f"option clip_grad_norm is {norm!r}, not a positive number")
         if self.clip not in WAYS:
             raise Refusal(f"option clip is {self.clip!r}, not one of {', '.join(WAYS)}")
+        if type(self.batch_shapes) is not int or self.batch_shapes < 1:
+            raise Refusal(f"option batch_shapes is {self.batch_shapes!r}, not a positive number of kinds of batches")
         if self.state_dtype is not None and not getattr(self.state_dtype, "is_floating_point", False):
             raise Refusal(f"option state_dtype is {self.state_dtype!r}, not a floating-point type of torch")
 
@@ -51,6 +55,6 @@ class StepOptions:
         given = dict(options or {})
         if given.pop("grad_scaler", None) is not None:
             raise Refusal("GradScaler may skip a step after all gradients are known; use bfloat16 autocast without it")
-        own = {name: given.pop(name) for name in {entry.name for entry in fields(cls)[:3]} if name in given}
+        own = {name: given.pop(name) for name in {entry.name for entry in fields(cls)[:4]} if name in given}
         backend, inductor = split_options(given)
         return cls(**own, backend=backend, inductor=inductor)

@@ -26,7 +26,6 @@ from memsched.inductor.train_step.graph import Recipe, build_step
 from memsched.inductor.train_step.options import StepOptions
 from memsched.inductor.train_step.refusals import Refusal
 from memsched.inductor.train_step.report import StepReport, make_report
-from memsched.inductor.train_step.rules import rule_of
 from memsched.inductor.train_step.state import OptimizerState
 from memsched.records.published import count
 
@@ -43,8 +42,7 @@ class Owner(Protocol):
     """What a program needs of the train step that it belongs to."""
 
     model: nn.Module
-    optimizer: Optimizer
-    options: StepOptions
+    optimizers: tuple[Optimizer, ...]
     request: Request
     reports: list[StepReport]
     grad_norm: Tensor | None
@@ -67,9 +65,10 @@ class Request:
 class Program:
     """What Dynamo calls in place of the forward it traced: the step, compiled once for every recipe."""
 
-    def __init__(self, owner: Owner, captured: Captured, example_inputs: Sequence[Any]) -> None:
-        self.owner, self.captured = owner, captured
-        owned = {id(parameter) for group in owner.optimizer.param_groups for parameter in group["params"]}
+    def __init__(self, owner: Owner, captured: Captured, example_inputs: Sequence[Any], options: StepOptions) -> None:
+        self.owner, self.captured, self.options = owner, captured, options
+        all_params = [p for one in owner.optimizers for group in one.param_groups for p in group["params"]]
+        owned = {id(parameter) for parameter in all_params}
         _, gradients = captured.outputs
         self.indices = [
             at
@@ -78,10 +77,8 @@ class Program:
         ]
         self.params: list[nn.Parameter] = [example_inputs[at] for at in self.indices]
         used = {id(parameter) for parameter in self.params}
-        self.unused = [p for group in owner.optimizer.param_groups for p in group["params"] if id(p) not in used]
-        rule = rule_of(owner.optimizer)
-        assert rule is not None
-        self.state = OptimizerState(owner.optimizer, rule, self.params, owner.options.state_dtype)
+        self.unused = [parameter for parameter in all_params if id(parameter) not in used]
+        self.state = OptimizerState(owner.optimizers, self.params, options.state_dtype)
         self.names = _names_of_inputs(owner.model, example_inputs)
         self.compiled: dict[Recipe, CompiledStep] = {}
 
@@ -115,9 +112,9 @@ class Program:
         return (loss,)
 
     def _compile(self, recipe: Recipe, extra: Sequence[Tensor]) -> CompiledStep:
-        options = self.owner.options
+        options = self.options
         try:
-            graph = build_step(self.captured, self.indices, recipe, self.state.rule, extra)
+            graph = build_step(self.captured, self.indices, recipe, extra)
             fake_mode = self.captured.fake_mode
             compiled = compile_step(graph, fake_mode, options.backend, dict(options.inductor or {}), self.names)
         except Exception as error:
@@ -126,8 +123,8 @@ class Program:
         return compiled
 
     def _plan(self, recipe: Recipe, extra: Sequence[Tensor]) -> None:
-        options = self.owner.options
-        graph = build_step(self.captured, self.indices, recipe, self.state.rule, extra)
+        options = self.options
+        graph = build_step(self.captured, self.indices, recipe, extra)
         self._report(plan_step(graph, self.captured.fake_mode, options.backend, dict(options.inductor or {})), recipe)
 
     def _report(self, plan: Plan, recipe: Recipe) -> None:
@@ -139,9 +136,9 @@ class Program:
             "gradient_bytes": sum(parameter.nbytes for parameter in self.params),
         }
         try:
-            self.owner.reports.append(make_report(plan.report, plan.notes, sizes, self.owner.options.backend))
+            self.owner.reports.append(make_report(plan.report, plan.notes, sizes, self.options.backend))
         except Exception as error:  # what is told about a step must not cost the step
-            if self.owner.options.backend.strict:
+            if self.options.backend.strict:
                 raise
             count("report of a step")
             log.warning("memsched: no report of the step (%s)", reason_of(error))

@@ -6,7 +6,7 @@ with what to do about it.  Nothing here compiles or runs anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from torch.optim import LBFGS, Optimizer, SparseAdam
 from torch.utils._pytree import tree_flatten
 
+from memsched.inductor.calls import Batch
 from memsched.inductor.train_step.rules import RULES, rule_of
 
-__all__ = ["Refusal", "Signature", "check_graph", "check_model", "check_optimizer", "check_signature", "signature_of"]
+__all__ = ["Refusal", "Signature", "check_graph", "check_model", "check_optimizers", "check_signature", "signature_of"]
 
 Signature = tuple[Any, ...]
 
@@ -28,8 +29,14 @@ class Refusal(ValueError):
         super().__init__(f"memsched.train_step: {reason}")
 
 
-def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
-    """Raise a `Refusal` unless the updates of `optimizer` are known and it has exactly the model's parameters."""
+def check_optimizers(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Raise a `Refusal` unless all updates are known and the optimizers have exactly the model's parameters."""
+    for optimizer in optimizers:
+        _check_optimizer(optimizer)
+    _check_parameters(model, optimizers)
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
     if not isinstance(optimizer, Optimizer):
         raise Refusal(f"optimizer is a {type(optimizer).__name__}, not a torch.optim.Optimizer")
     name = type(optimizer).__name__
@@ -48,20 +55,21 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
             raise Refusal("GradScaler may skip a step after all gradients are known; use bfloat16 autocast without it")
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise Refusal(f"hooks registered on {name}.step would never run; call them around the train step")
-    _check_parameters(model, optimizer)
 
 
-def _check_parameters(model: nn.Module, optimizer: Optimizer) -> None:
+def _check_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    owned = set()
-    for at, group in enumerate(optimizer.param_groups):
-        for number, parameter in enumerate(group["params"]):
-            if id(parameter) not in names:
-                which = f"{number} of group {at} of the optimizer, of shape {tuple(parameter.shape)},"
-                raise Refusal(f"parameter {which} is not the model's")
-            if parameter.is_complex():
-                raise Refusal(f"parameter {names[id(parameter)]} is complex")
-            owned.add(id(parameter))
+    owned: dict[int, Optimizer] = {}
+    for optimizer in optimizers:
+        for at, group in enumerate(optimizer.param_groups):
+            for number, parameter in enumerate(group["params"]):
+                if id(parameter) not in names:
+                    which = f"{number} of group {at} of the optimizer, of shape {tuple(parameter.shape)},"
+                    raise Refusal(f"parameter {which} is not the model's")
+                if parameter.is_complex():
+                    raise Refusal(f"parameter {names[id(parameter)]} is complex")
+                if owned.setdefault(id(parameter), optimizer) is not optimizer:
+                    raise Refusal(f"parameter {names[id(parameter)]} is in two optimizers")
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and id(parameter) not in owned:
             raise Refusal(f"parameter {name} requires a gradient but is not in the optimizer; freeze it or add it")
@@ -99,9 +107,9 @@ def check_graph(gm: fx.GraphModule) -> None:
         raise Refusal("the loss does not depend on any parameter that requires a gradient")
 
 
-def signature_of(batch: Sequence[Any]) -> Signature:
+def signature_of(batch: Batch) -> Signature:
     """What of a batch is compiled into a step: the shape, type and device of tensors, and all other values."""
-    leaves, spec = tree_flatten(tuple(batch))
+    leaves, spec = tree_flatten(dict(batch) if isinstance(batch, Mapping) else tuple(batch))
     return (*(_leaf(leaf) for leaf in leaves), str(spec))
 
 
@@ -111,18 +119,20 @@ def _leaf(value: Any) -> Any:
     return value
 
 
-def check_signature(batch: Sequence[Any], expected: Signature) -> None:
-    """Raise a `Refusal` that names the first element of `batch` that is not as in the first step."""
-    found = signature_of(batch)
-    if found == expected:
+def check_signature(batch: Batch, known: Sequence[Signature], limit: int) -> None:
+    """Raise a `Refusal` where `batch` would be one kind too many; names its first element that is not as before."""
+    if len(known) < limit:
         return
-    for at, (new, old) in enumerate(_differing(found, expected)):
+    expected, found = known[0], signature_of(batch)
+    kinds = f"and for {limit - 1} other kinds of batches" if limit > 1 else "and batch_shapes allows no other"
+    names = list(batch) if isinstance(batch, Mapping) and len(batch) == len(found) - 1 else range(len(found) - 1)
+    for at, (new, old) in zip(names, _differing(found, expected), strict=False):
         if new != old:
             raise Refusal(
-                f"element {at} of the batch is {_words(new)}, the step was compiled for {_words(old)}: "
-                "pad the batch, drop the last one, or make another train_step for it"
+                f"element {at} of the batch is {_words(new)}, the step was compiled for {_words(old)} {kinds}: "
+                'pad to one of few shapes, drop the last batch, or raise options={"batch_shapes": ...}'
             )
-    raise Refusal(f"the batch has {len(found) - 1} elements, the step was compiled for {len(expected) - 1}")
+    raise Refusal(f"the batch has {len(found) - 1} elements, the step was compiled for {len(expected) - 1} {kinds}")
 
 
 def _differing(found: Signature, expected: Signature) -> Iterator[tuple[Any, Any]]:

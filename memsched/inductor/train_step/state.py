@@ -6,9 +6,10 @@
     optimizer.state[p]["exp_avg"] ──────────────> input of the graph, written in place
     optimizer.state[p]["step"], group["lr"] ────> scalars ──> one tensor per cohort
 
-A *cohort* is a set of parameters whose scalars are equal: same group, same number of steps taken, same type.  Step
-counts are read once and then followed in Python (reading them costs a synchronisation on a GPU); the version counter of
-the tensor tells when somebody else has written it.
+Several optimizers may share the parameters between them (matrices to Muon, the rest to AdamW); their groups are counted
+through.  A *cohort* is a set of parameters whose scalars are equal: same group, same number of steps taken, same type.
+Step counts are read once and then followed in Python (reading them costs a synchronisation on a GPU); the version
+counter of the tensor tells when somebody else has written it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from memsched.inductor.train_step.rules import Rule, Structure, work_dtype
+from memsched.inductor.train_step.rules import rule_of
+from memsched.inductor.train_step.rules.rule import Rule, Structure, work_dtype
 
 __all__ = ["Cohort", "OptimizerState", "UpdateForm"]
 
@@ -40,10 +42,30 @@ class Cohort:
 class UpdateForm:
     """All that a compiled update of one parameter depends on: a part of the key under which a step is compiled."""
 
+    rule: Rule
     structure: Structure
     cohort: int
     names: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """Where a parameter belongs: its optimizer, the rule of that, and its group.
+
+    group: counted over all optimizers; index: in its own, whose groups `load_state_dict` replaces.
+    """
+
+    optimizer: Optimizer
+    rule: Rule
+    group: int
+    index: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The group as it is now."""
+        options: dict[str, Any] = self.optimizer.param_groups[self.index]
+        return options
 
 
 @dataclass(slots=True)
@@ -63,11 +85,11 @@ class OptimizerState:
     """The state of the parameters that a step updates, in a fixed order."""
 
     def __init__(
-        self, optimizer: Optimizer, rule: Rule, params: Sequence[nn.Parameter], dtype: torch.dtype | None = None
+        self, optimizers: Sequence[Optimizer], params: Sequence[nn.Parameter], dtype: torch.dtype | None = None
     ) -> None:
-        self.optimizer, self.rule, self.params, self.dtype = optimizer, rule, tuple(params), dtype
-        group_of = {id(p): at for at, group in enumerate(optimizer.param_groups) for p in group["params"]}
-        self._group = [group_of[id(param)] for param in self.params]
+        self.params, self.dtype = tuple(params), dtype
+        homes = _homes(optimizers)
+        self._homes = [homes[id(param)] for param in self.params]
         self._counts = [_Count(0) for _ in self.params]
         self._cohorts: tuple[Cohort, ...] = ()
 
@@ -76,65 +98,81 @@ class OptimizerState:
         cohorts: dict[Cohort, int] = {}
         forms = []
         for at, param in enumerate(self.params):
-            group = self.optimizer.param_groups[self._group[at]]
-            state = self._state(at, group)
-            cohort = Cohort(self._group[at], self._taken(at, state), param.dtype, param.device)
+            home = self._homes[at]
+            state = self._state(at)
+            cohort = Cohort(home.group, self._taken(at, state), param.dtype, param.device)
             names = tuple(name for name in state if name != "step")
             number = cohorts.setdefault(cohort, len(cohorts))
             dtypes = tuple(state[name].dtype for name in names)
-            forms.append(UpdateForm(self.rule.structure(group), number, names, dtypes))
+            forms.append(UpdateForm(home.rule, home.rule.structure(home.options), number, names, dtypes))
         self._cohorts = tuple(cohorts)
         return tuple(forms)
 
     def tensors(self, forms: Sequence[UpdateForm]) -> list[Tensor]:
         """The state of every parameter in the order of `forms`; the step counts are not among them."""
-        states = (self.optimizer.state[param] for param in self.params)
+        states = (home.optimizer.state.get(param, {}) for home, param in zip(self._homes, self.params, strict=True))
         return [state[name] for state, form in zip(states, forms, strict=True) for name in form.names]
 
     def scalars(self) -> list[Tensor]:
         """One tensor of numbers for every cohort, for the next step."""
-        groups = self.optimizer.param_groups
-        return [
-            torch.tensor(
-                self.rule.scalars(groups[cohort.group], cohort.taken, cohort.dtype), dtype=work_dtype(cohort.dtype)
-            ).to(cohort.device, non_blocking=True)
-            for cohort in self._cohorts
-        ]
+        homes = {home.group: home for home in self._homes}
+        return [self._numbers(homes[cohort.group], cohort) for cohort in self._cohorts]
+
+    @staticmethod
+    def _numbers(home: _Home, cohort: Cohort) -> Tensor:
+        numbers = home.rule.scalars(home.options, cohort.taken, cohort.dtype)
+        return torch.tensor(numbers, dtype=work_dtype(cohort.dtype)).to(cohort.device, non_blocking=True)
 
     def advance(self) -> None:
         """Count the step that was just taken."""
         for count in self._counts:
             count.taken += 1
-        if not self.rule.counts_steps:
-            return
-        steps = [count.tensor for count in self._counts if count.tensor is not None]
-        torch._foreach_add_(steps, 1)
-        for count, step in zip(self._counts, steps, strict=True):
+        counted = [
+            (count, count.tensor)
+            for home, count in zip(self._homes, self._counts, strict=True)
+            if home.rule.counts_steps and count.tensor is not None
+        ]
+        if counted:
+            torch._foreach_add_([step for _, step in counted], 1)
+        for count, step in counted:
             count.version = step._version
 
-    def _state(self, at: int, group: dict[str, Any]) -> dict[str, Tensor]:
+    def _state(self, at: int) -> dict[str, Tensor]:
         """The state of one parameter, completed with what torch would create at its first step."""
-        param, count = self.params[at], self._counts[at]
-        state: dict[str, Tensor] = self.optimizer.state.get(param, {})
+        param, count, home = self.params[at], self._counts[at], self._homes[at]
+        state: dict[str, Tensor] = home.optimizer.state.get(param, {})
         if not state or None in state.values():
-            state |= self.rule.new_state(param, group, self.dtype or param.dtype)
-            if self.rule.counts_steps:
-                state["step"] = _new_step(param, group)
+            state |= home.rule.new_state(param, home.options, self.dtype or param.dtype)
+            if home.rule.counts_steps:
+                state["step"] = _new_step(param, home.options)
             if state:
-                self.optimizer.state[param] = state
+                home.optimizer.state[param] = state
             self._counts[at] = _Count(0, next(iter(state.values()), None))
-        elif not self.rule.counts_steps and next(iter(state.values())) is not count.tensor:
+        elif not home.rule.counts_steps and next(iter(state.values())) is not count.tensor:
             self._counts[at] = _Count(1, next(iter(state.values())))
         return state
 
     def _taken(self, at: int, state: dict[str, Tensor]) -> int:
         count = self._counts[at]
-        if not self.rule.counts_steps:
+        if not self._homes[at].rule.counts_steps:
             return min(count.taken, 1)  # only "the first or not" matters, and equal numbers keep a cohort together
         step = state["step"]
         if count.tensor is None or step is not count.tensor or step._version != count.version:
             self._counts[at] = count = _Count(int(step), step, step._version)
         return count.taken
+
+
+def _homes(optimizers: Sequence[Optimizer]) -> dict[int, _Home]:
+    """By the identity of a parameter; the rules of the optimizers are known (`check_optimizers`)."""
+    homes: dict[int, _Home] = {}
+    number = 0
+    for optimizer in optimizers:
+        rule = rule_of(optimizer)
+        assert rule is not None, type(optimizer)
+        for index, group in enumerate(optimizer.param_groups):
+            homes |= {id(param): _Home(optimizer, rule, number, index) for param in group["params"]}
+            number += 1
+    return homes
 
 
 def _new_step(param: Tensor, group: dict[str, Any]) -> Tensor:

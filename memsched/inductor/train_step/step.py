@@ -29,6 +29,7 @@ no gradient alive longer than its own update needs.  Measured in bench/run/train
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +42,7 @@ from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 from torch.optim import Optimizer
 
 from memsched.inductor.backend import partition_patches
+from memsched.inductor.calls import Batch, WithLoss, batch_of, call_model, loss_or_all
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
@@ -56,7 +58,7 @@ from memsched.inductor.train_step.refusals import (
     Signature,
     check_graph,
     check_model,
-    check_optimizer,
+    check_optimizers,
     check_signature,
     signature_of,
 )
@@ -73,16 +75,19 @@ log = logging.getLogger("memsched")
 
 def train_step(
     model: nn.Module,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Sequence[Optimizer],
     *,
-    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    loss_fn: Callable[[Any, Any], Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> TrainStep:
     """One call of the result trains on one batch; see `TrainStep`.
 
-    model: returns the loss, or what `loss_fn` takes.
-    optimizer: `torch.optim` SGD, Adam, AdamW or Adafactor over exactly the parameters of the model that need gradients.
-    loss_fn: `loss_fn(model(*batch[:-1]), batch[-1])` is the loss: the last element of a batch is the target.
+    model: returns the loss, an object or dictionary with a `loss` (as Hugging Face's models do), or what `loss_fn`
+        takes.
+    optimizer: one of `torch.optim` (`train_step.rules.RULES` has them), or several that share the parameters between
+        them: together exactly those parameters of the model that need gradients.
+    loss_fn: `loss_fn(model(*batch[:-1]), batch[-1])` is the loss: the last element of a batch is the target.  Of a
+        batch of keyword arguments the model gets those that its forward names, and `loss_fn(output, batch)` all.
     options: of `memsched_backend`, of Inductor, and `clip_grad_norm`, `clip`, `state_dtype` (`StepOptions`).
 
     Raises:
@@ -93,20 +98,23 @@ def train_step(
 
 def plan_train_step(
     model: nn.Module,
-    optimizer: Optimizer,
-    batch: Sequence[Any],
-    loss_fn: Callable[[Any, Any], Tensor] | None,
+    optimizer: Optimizer | Sequence[Optimizer],
+    batch: Batch,
+    loss_fn: Callable[[Any, Any], Any] | None,
     options: BackendOptions,
 ) -> GraphReport:
     """The plan of one step under `options`; nothing is compiled, run or changed.  Raises Refusal."""
-    return TrainStep(model, optimizer, loss_fn, StepOptions(backend=options)).plan(*batch).plan
+    step = TrainStep(model, optimizer, loss_fn, StepOptions(backend=options))
+    report: StepReport = call_model(step.plan, batch)
+    return report.plan
 
 
 class TrainStep:
     """A training step, compiled at its first call.
 
     Learning rates and all other numbers of the optimizer's groups may change between calls without a compile.  A
-    change of form (momentum where there was none, another batch shape is refused) compiles once more.
+    change of form (momentum where there was none, a batch of another shape) compiles once more; `batch_shapes` of the
+    options says how many kinds of batches it may come to.
 
     grad_norm: with `clip_grad_norm`, the norm of the gradients of the last step before clipping.
     reports: one for every compile of an update.
@@ -117,16 +125,19 @@ class TrainStep:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
-        loss_fn: Callable[[Any, Any], Tensor] | None,
+        optimizer: Optimizer | Sequence[Optimizer],
+        loss_fn: Callable[[Any, Any], Any] | None,
         options: StepOptions,
     ) -> None:
-        check_optimizer(model, optimizer)
+        self.optimizers = tuple(optimizer) if isinstance(optimizer, (tuple, list)) else (optimizer,)
+        check_optimizers(model, self.optimizers)
         check_model(model)
-        self.model, self.optimizer, self.loss_fn, self.options = model, optimizer, loss_fn, options
+        self.model, self.loss_fn, self.options = model, loss_fn, options
+        self._given = options
+        self._with_loss = model if loss_fn is None else WithLoss(model, loss_fn)
         self.grad_norm: Tensor | None = None
         self.reports: list[StepReport] = []
-        self._signature: Signature | None = None
+        self._signatures: list[Signature] = []
         self._programs = 0
         self.request = Request("update")
         self.ladder: Ladder | None = None
@@ -136,16 +147,19 @@ class TrainStep:
         if (reason := unsupported_reason()) is not None:
             self._leave_to_stock(RuntimeError(reason))
 
-    def __call__(self, *batch: Any) -> Tensor:
-        """Train on `batch`; its loss, from before the update, detached.
+    def __call__(self, *args: Any, **named: Any) -> Tensor:
+        """Train on a batch, given as the model takes it; its loss, from before the update, detached.
+
+        A single dictionary is the same as keyword arguments, if the model's forward takes those.
 
         Gradients that parameters already have (from `accumulate`, or from a backward of the user's) are added to those
         of this batch; afterwards every `.grad` is None.
 
         Raises:
-            Refusal: a batch that is not like the first one, a loss that is not one; nothing was changed.
+            Refusal: a batch of one kind too many, a loss that is not one; nothing was changed.
             StepInterrupted: an error in the middle of the step; says which parameters were updated.
         """
+        batch = self._batch(args, named)
         clip = self.options.clip_grad_norm
         if clip is None:
             loss = self._run(Request("update"), batch)
@@ -158,26 +172,27 @@ class TrainStep:
             assert self.grad_norm is not None or self._stock is not None
             norm = float(self.grad_norm) if self.grad_norm is not None else 0.0
             loss = self._run(Request("update", "given", min(1.0, clip / (norm + 1e-6))), batch)
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what schedulers look for
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
+        for optimizer in self.optimizers:
+            optimizer._opt_called = True  # what schedulers look for
+        for parameter in self._parameters():
+            parameter.grad = None
         return loss
 
-    def accumulate(self, *batch: Any) -> Tensor:
+    def accumulate(self, *args: Any, **named: Any) -> Tensor:
         """Add the gradients of a micro-batch to `.grad`, as `loss.backward()` does; its loss, detached.
 
         The last micro-batch goes to `step(*batch)`.  What the loss is divided by is the caller's choice.
         """
-        return self._run(Request("accumulate"), batch)
+        return self._run(Request("accumulate"), self._batch(args, named))
 
-    def plan(self, *batch: Any) -> StepReport:
-        """The memory that a step on `batch` will need, without generating code, running or changing anything.
+    def plan(self, *args: Any, **named: Any) -> StepReport:
+        """The memory that a step on a batch will need, without generating code, running or changing anything.
 
         Raises:
             Refusal: as a call would.
         """
-        already, states = len(self.reports), set(self.optimizer.state)
+        batch = self._batch(args, named)
+        already, states = len(self.reports), self._states()
         way = {"hold": "held", "recompute": "given"}[self.options.clip]
         self._run(Request("update", way if self.options.clip_grad_norm else "", plan_only=True), batch)
         self._forget_state(states)
@@ -190,16 +205,25 @@ class TrainStep:
         """The memory of the step that was compiled last; None if it came out of a cache or was left to stock."""
         return self.reports[-1] if self.reports else None
 
-    def _run(self, request: Request, batch: Sequence[Any]) -> Tensor:
-        if self._signature is not None:
-            check_signature(batch, self._signature)
-        if self.options.backend.pulled and self._stock is None:
+    def _batch(self, args: Sequence[Any], named: Mapping[str, Any]) -> Batch:
+        """The batch as the model takes it; with a `loss_fn` a dictionary has what both take."""
+        if self.loss_fn is not None and len(args) == 1 and isinstance(args[0], Mapping) and not named:
+            return dict(args[0])
+        return batch_of(self.model, args, named)
+
+    def _run(self, request: Request, batch: Batch) -> Tensor:
+        signature = signature_of(batch)
+        new = signature not in self._signatures
+        if new and self._signatures:
+            check_signature(batch, self._signatures, self.options.batch_shapes)
+        if new and self._given.backend.pulled and self._stock is None:
             self._pull_levers(batch)
         if self._stock is not None:
             return self._run_stock(request, batch)
-        self.request, states = request, set(self.optimizer.state)
+        self.request, states = request, self._states()
         try:
-            loss = self._forward(*batch)
+            with _programs_allowed(self.options.batch_shapes) if new else contextlib.nullcontext():
+                loss = call_model(self._forward, batch)
         except BackendCompilerFailed as error:
             if isinstance(error.inner_exception, Refusal):
                 raise error.inner_exception from None
@@ -213,17 +237,18 @@ class TrainStep:
             raise Refusal(f"the model cannot be traced as one graph: {reason_of(error)}") from error
         if self._programs == 0 or not isinstance(loss, Tensor):
             raise Refusal("the loss does not depend on any parameter that requires a gradient")
-        self._signature = self._signature or signature_of(batch)
+        if new:
+            self._signatures.append(signature)
         return loss
 
-    def _pull_levers(self, batch: Sequence[Any]) -> None:
-        """Plan the step under one setting after the other; from here on the options have the chosen one."""
-        given = self.options
+    def _pull_levers(self, batch: Batch) -> None:
+        """Plan the step on such a batch under one setting after the other; the options get the chosen one."""
+        given = self._given
 
         def plan(setting: Setting) -> Rung:
             at = replace(given, backend=given.backend.at(setting))
-            trial = TrainStep(self.model, self.optimizer, self.loss_fn, at)
-            return planned_rung(setting, lambda: [trial.plan(*batch).plan])
+            trial = TrainStep(self.model, self.optimizers, self.loss_fn, at)
+            return planned_rung(setting, lambda: [call_model(trial.plan, batch).plan])
 
         chosen = given.backend.setting
         try:
@@ -237,27 +262,33 @@ class TrainStep:
             log.warning("memsched: %s", missed_words(self.ladder))
         self.options = replace(given, backend=given.backend.at(chosen))
 
-    def _forget_state(self, states: set[Any]) -> None:
-        """Undo the creation of state for a step that did not come: keep that of the parameters `states` only."""
-        for parameter in set(self.optimizer.state) - states:
-            del self.optimizer.state[parameter]
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
 
-    def _loss(self, *batch: Any) -> Any:
+    def _states(self) -> list[set[Any]]:
+        """For each optimizer the parameters that have a state."""
+        return [set(optimizer.state) for optimizer in self.optimizers]
+
+    def _forget_state(self, states: Sequence[set[Any]]) -> None:
+        """Undo the creation of state for a step that did not come: keep that of the parameters `states` only."""
+        for optimizer, kept in zip(self.optimizers, states, strict=True):
+            for parameter in set(optimizer.state) - kept:
+                del optimizer.state[parameter]
+
+    def _loss(self, *batch: Any, **named: Any) -> Any:
         """What Dynamo traces."""
-        if self.loss_fn is None:
-            return self.model(*batch)
-        return self.loss_fn(self.model(*batch[:-1]), batch[-1])
+        return loss_or_all(self._with_loss(*batch, **named))
 
     def _backend(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         check_graph(gm)
         check_model(self.model)
-        check_optimizer(self.model, self.optimizer)
+        check_optimizers(self.model, self.optimizers)
         patches, own = dict(self.options.inductor or {}), self.options.backend
         if own.enabled:
             patches |= partition_patches(own, patches)
         captured = capture(gm, example_inputs, patches)
         self._programs += 1
-        return Program(self, captured, example_inputs)
+        return Program(self, captured, example_inputs, self.options)
 
     def _leave_to_stock(self, error: BaseException) -> None:
         """From here on torch.compile, autograd and the optimizer do the step, as they would have without memsched."""
@@ -271,18 +302,25 @@ class TrainStep:
         stock: Callable[..., Tensor] = torch.compile(self._loss, dynamic=False)
         return stock
 
-    def _run_stock(self, request: Request, batch: Sequence[Any]) -> Tensor:
+    def _run_stock(self, request: Request, batch: Batch) -> Tensor:
         assert self._stock is not None
         if request.purpose == "norm":
             return torch.zeros(())  # clipping happens after the one backward
-        loss = self._stock(*batch)
+        loss: Tensor = call_model(self._stock, batch)
         loss.backward()
         if request.purpose == "update":
             if self.options.clip_grad_norm is not None:
-                parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-                self.grad_norm = nn.utils.clip_grad_norm_(parameters, self.options.clip_grad_norm)
-            self.optimizer.step()
+                self.grad_norm = nn.utils.clip_grad_norm_(self._parameters(), self.options.clip_grad_norm)
+            for optimizer in self.optimizers:
+                optimizer.step()
         return loss.detach()
+
+
+def _programs_allowed(kinds: int) -> contextlib.AbstractContextManager[None]:
+    """Dynamo gives up on a function that it has compiled eight times; here each time is for a kind of batch."""
+    limit = max(2 * kinds, torch._dynamo.config.recompile_limit)
+    patched: contextlib.AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=limit)
+    return patched
 
 
 def _with_code_of_its_own(function: Any) -> FunctionType:

@@ -25,6 +25,7 @@ from memsched.inductor.questions.plan_step import plan_step
 from memsched.records.explanation import Explanation
 from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin, Role
+from memsched.records.question import StepQuestion
 from memsched.records.report import GraphReport
 from memsched.records.step import PlannedStep
 from memsched.render.page.explanation import render_explanation_page
@@ -111,7 +112,7 @@ def test_an_activation_names_its_operator_shape_module_and_role() -> None:
 def test_gradients_are_called_gradients() -> None:
     """The sizes of the buffers that are, in the whole backward, are those of the parameters."""
     model = Net()
-    step = plan_step(model, [torch.randn(8, 16)], experiments=False, stock=False)
+    step = plan_step(model, [torch.randn(8, 16)], StepQuestion(experiments=False, stock=False))
     report = step.reports[1]
     assert report.graph is not None
     gradients = [b.size for b in report.graph.buffers if report.origins[b.name].role is Role.GRADIENT]
@@ -126,7 +127,7 @@ def test_origins_that_cannot_be_read_do_not_stop_a_plan(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(origins, "_origins_of", broken)
     memsched.reset()
-    step = plan_step(nn.Linear(4, 4), [torch.randn(2, 4)], experiments=False, stock=False)
+    step = plan_step(nn.Linear(4, 4), [torch.randn(2, 4)], StepQuestion(experiments=False, stock=False))
     assert [report.fallback for report in step.reports] == [""] * len(step.reports)
     assert memsched.records.published.counters["naming buffers"] == len(step.reports)
     assert "no source line" in str(explain_step(step))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -207,6 +208,113 @@ def test_loss_function_and_target(interpreted: list[Any]) -> None:
     assert not loss.requires_grad
 
 
+@dataclass
+class Output:
+    """What a model of Hugging Face returns: the loss, and tensors that no backward starts from."""
+
+    loss: Tensor
+    logits: Tensor
+
+
+class Labelled(nn.Module):
+    """Takes keywords, and returns an object with a loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        logits = self.linear(x)
+        return logits if labels is None else Output(F.cross_entropy(logits, labels), logits)
+
+
+@pytest.mark.parametrize("way", ["keywords", "a dictionary", "a loss function"])
+def test_batches_of_keyword_arguments(way: str, interpreted: list[Any]) -> None:
+    """`step(**batch)` and `step(batch)` are one; a loss function gets all of the batch, the model what it names."""
+    torch.manual_seed(0)
+    model, reference = Labelled(), Labelled()
+    reference.load_state_dict(model.state_dict())
+    optimizer, plain = (SGD(m.parameters(), lr=0.1) for m in (model, reference))
+    batch = {"x": torch.randn(6, 4), "labels": torch.randint(3, (6,))}
+    given, loss_fn = dict(batch), None
+    if way == "a loss function":
+        given["wanted"] = given.pop("labels")
+
+        def loss_fn(output: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+            return F.cross_entropy(output, given["wanted"])
+
+    step = memsched.train_step(model, optimizer, loss_fn=loss_fn, options=STRICT)
+    for _ in range(2):
+        loss = step(given) if way == "a dictionary" else step(**given)
+        torch.testing.assert_close(loss, plain_step(Losses(reference), plain, batch))
+    assert_same(model, reference)
+    assert len(interpreted) == 1
+
+
+def test_two_optimizers_share_the_parameters(interpreted: list[Any]) -> None:
+    """Matrices to Muon, the rest to AdamW, as people train; each keeps its own state and its own learning rate."""
+    torch.manual_seed(0)
+    models = [nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+
+    def optimizers(model: nn.Module) -> list[Optimizer]:
+        matrices, rest = ([p for p in model.parameters() if (p.dim() == 2) is wanted] for wanted in (True, False))
+        return [torch.optim.Muon(matrices, lr=0.02), torch.optim.AdamW(rest, lr=0.01)]
+
+    ours, theirs = optimizers(models[0]), optimizers(models[1])
+    step = memsched.train_step(models[0], ours, loss_fn=F.cross_entropy, options=STRICT)
+    for number in range(4):
+        x, y = torch.randn(5, 6), torch.randint(3, (5,))
+        for optimizer in (*ours, *theirs):
+            optimizer.param_groups[0]["lr"] = 0.02 / (1 + number)
+        step(x, y)
+        F.cross_entropy(models[1](x), y).backward()
+        for optimizer in theirs:
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(dict(models[0].state_dict()), dict(models[1].state_dict()), rtol=2e-3, atol=2e-3)
+    assert len(interpreted) == 1
+    with pytest.raises(module.Refusal, match=r"parameter 0\.weight is in two optimizers"):
+        memsched.train_step(models[0], [*ours, SGD(models[0][0].parameters())])
+
+
+class Losses(nn.Module):
+    """The loss of a model that returns it in an object."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        loss: Tensor = self.model(**batch).loss
+        return loss
+
+
+@pytest.mark.parametrize("optimizer", [SGD, torch.optim.AdamW])
+def test_every_kind_of_batch_has_a_program_of_its_own(optimizer: Any, interpreted: list[Any]) -> None:
+    """Lengths in turn, a smaller last batch: the same parameters and counts of steps, one compile for each kind."""
+    torch.manual_seed(0)
+    model, reference = Labelled(), Labelled()
+    reference.load_state_dict(model.state_dict())
+    ours, plain = (optimizer(m.parameters(), lr=0.1, weight_decay=0.1) for m in (model, reference))
+    step = memsched.train_step(model, ours, options={**STRICT, "batch_shapes": 3})
+    for size in (6, 5, 6, 2, 5, 6):
+        batch = {"x": torch.randn(size, 4), "labels": torch.randint(3, (size,))}
+        torch.testing.assert_close(step(**batch), plain_step(Losses(reference), plain, batch))
+    assert_same(model, reference)
+    assert len(interpreted) == 3
+    with pytest.raises(module.Refusal, match=r"element x of the batch is .*\(7, 4\).* 2 other kinds"):
+        step(x=torch.randn(7, 4), labels=torch.randint(3, (7,)))
+
+
+def test_more_kinds_of_batches_than_dynamo_compiles_by_itself(interpreted: list[Any]) -> None:
+    model = Labelled()
+    step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), options={**STRICT, "batch_shapes": 12})
+    for size in range(1, 13):
+        step(x=torch.randn(size, 4), labels=torch.randint(3, (size,)))
+    assert len(interpreted) == 12
+
+
 def test_bfloat16_parameters_with_float32_state(interpreted: list[Any]) -> None:
     """Rounded once per step, so closer to float32 than torch's own update of the same parameters."""
     models = [nn.Linear(8, 8) for _ in range(3)]
@@ -306,7 +414,7 @@ def with_hook(register: Callable[[nn.Module], Any]) -> nn.Module:
     [
         (lambda: (m := nn.Linear(2, 2), torch.optim.LBFGS(m.parameters())), "LBFGS calls a closure"),
         (lambda: (m := nn.Linear(2, 2), torch.optim.SparseAdam(m.parameters())), "sparse gradients"),
-        (lambda: (m := nn.Linear(2, 2), torch.optim.Adagrad(m.parameters())), "Adagrad has no compiled update"),
+        (lambda: (m := nn.Linear(2, 2), torch.optim.Rprop(m.parameters())), "Rprop has no compiled update"),
         (lambda: (nn.Linear(2, 2), SGD(nn.Linear(2, 2).parameters())), "is not the model's"),
         (lambda: (m := nn.Linear(2, 2), SGD([m.weight])), "parameter bias requires a gradient but"),
         (lambda: (m := nn.Embedding(3, 2, sparse=True), SGD(m.parameters())), "the model has sparse gradients"),
@@ -382,7 +490,8 @@ def assert_same_state(model: nn.Module, before: Mapping[str, Tensor]) -> None:
 def test_refused_batches(interpreted: list[Any]) -> None:
     """Another shape, another type, another number of elements: named, and nothing runs."""
     model = nn.Linear(4, 2)
-    step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), loss_fn=scalar_loss, options=STRICT)
+    options = {**STRICT, "batch_shapes": 1}
+    step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), loss_fn=scalar_loss, options=options)
     step(torch.ones(3, 4), torch.ones(3, 2))
     before = copy.deepcopy(model.state_dict())
     for batch, words in (
@@ -514,7 +623,7 @@ def test_gradients_die_as_they_are_born() -> None:
     before = copy.deepcopy(model.state_dict())
     step = memsched.train_step(model, AdamW(model.parameters()), options=STRICT)
     report = step.plan(torch.randn(8, 64))
-    assert not step.optimizer.state
+    assert not step.optimizers[0].state
     matrix = 64 * 64 * 4
     assert report.plan.kind == "step"
     assert report.gradient_bytes == 4 * (matrix + 64 * 4) and report.state_bytes == 2 * report.gradient_bytes

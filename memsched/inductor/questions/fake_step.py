@@ -1,0 +1,74 @@
+"""A step on fake tensors of a device: built by the user's function, moved to "cuda", costing no memory at any size.
+
+The function runs under fake tensors, so a model of 100 GiB is built in the time of its Python code.  A function that
+needs values while it builds (it reads a file into a tensor, looks at an element) runs once more with real tensors on
+the CPU.  Either way every parameter, buffer and tensor of the batch that is on the CPU is then replaced by a fake twin
+on the device (`capture.fakes`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from memsched.core.sizes import InputError
+from memsched.inductor.calls import Batch
+from memsched.inductor.capture.fakes import FakeTwins, fake_mode
+from memsched.inductor.held import held_bytes
+from memsched.inductor.questions.target import Target, build_target, find_function
+from memsched.records.step import HeldBytes
+
+__all__ = ["FakeStep", "build_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeStep:
+    """One step on fake tensors: `model` with `batch` under `mode`; `held` is what the caller holds meanwhile."""
+
+    mode: FakeTensorMode
+    model: Callable[..., Any]
+    batch: Batch
+    held: HeldBytes
+
+
+def build_step(target: str, arguments: Mapping[str, Any], device: str) -> FakeStep:
+    """Call the function `module:function` with `arguments`, and put what it returns on `device`.
+
+    Raises:
+        InputError: there is no such function, it fails, takes no such argument, or returns something else.
+    """
+    function = find_function(target)
+    _check_arguments(function, target, arguments)
+    mode = fake_mode()
+    step = _build(function, target, arguments, mode)
+    twins = FakeTwins(mode, device)
+    if isinstance(step.model, nn.Module):
+        twins.put_into(step.model)
+    batch = twins.of_batch(step.batch)
+    held = held_bytes(step.model, batch, step.optimizer)
+    return FakeStep(mode, step.model, batch, held)
+
+
+def _check_arguments(function: Callable[..., Any], target: str, arguments: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise InputError(f"{target}: {error}") from None
+    except ValueError:
+        return  # a function without a signature: the call will tell
+
+
+def _build(function: Callable[..., Any], target: str, arguments: Mapping[str, Any], mode: FakeTensorMode) -> Target:
+    def call() -> Any:
+        return function(**arguments)
+
+    try:
+        with mode:
+            return build_target(call, target)
+    except InputError:
+        return build_target(call, target)  # needs values, or fails for a reason that it can tell
