@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memsched.core.sizes import InputError
@@ -27,7 +28,7 @@ from memsched.records.report import GraphKind
 if TYPE_CHECKING:
     from memsched.inductor.cuda_without_gpu import StepPlan
 
-__all__ = ["DEVICES", "Prediction", "StepPlanner", "largest_batch", "predict"]
+__all__ = ["DEVICES", "Prediction", "StepPlanner", "largest_that_fits", "predict"]
 
 DEVICES = ("cuda", "cpu")
 
@@ -109,7 +110,7 @@ def predict(plan: StepPlan) -> Prediction:
 
 
 class StepPlanner:
-    """Plans one target again and again, for several batch sizes; a context manager.
+    """Plans one target again and again, with other arguments; a context manager.
 
     Raises:
         InputError: an unknown device, or one for which nothing can be planned here; one line that says why.
@@ -122,13 +123,19 @@ class StepPlanner:
         self._worker: Any = None
 
     def plan(
-        self, ways: Sequence[str] = ("memsched",), batch_size: int | None = None, progress: Progress | None = None
+        self,
+        ways: Sequence[str] = ("memsched",),
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+        progress: Progress | None = None,
     ) -> list[Prediction]:
-        """One prediction for each way.  Raises InputError when the step cannot be built or compiled."""
+        """One prediction for each way, of what the target builds when it is given `arguments`.
+
+        Raises:
+            InputError: the step cannot be built or compiled.
+        """
         from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
 
-        arguments: Mapping[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
-        how = {"ways": tuple(ways), "arguments": arguments, "train": self.train}
+        how = {"ways": tuple(ways), "arguments": dict(arguments), "train": self.train}
         progress = progress or (lambda _text: None)
         if self.device == "cpu":
             from memsched.inductor.cuda_without_gpu.capture import plan_target
@@ -150,13 +157,13 @@ class StepPlanner:
             self._worker.close()
 
 
-def largest_batch(need: Callable[[int], int], limit: int, smallest: int, largest: int) -> int | None:
-    """The largest batch size of `smallest..largest` that needs at most `limit` bytes; None when none does.
+def largest_that_fits(need: Callable[[int], int], limit: int, smallest: int, largest: int) -> int | None:
+    """The largest number of `smallest..largest` that needs at most `limit` bytes; None when none does.
 
-    need: bytes of a batch size.  It is asked few times: a peak grows almost linearly with the batch, so the next size
-        is the one where the line through the last two answers crosses the limit.
+    need: bytes of a batch size, or of another argument.  It is asked few times: a peak grows almost linearly with the
+        batch, so the next size is the one where the line through the last two answers crosses the limit.
 
-    That need grows with the batch is taken for granted; the answer itself fits, and one more does not.
+    That need grows with the number is taken for granted; the answer itself fits, and one more does not.
     """
     fits, needed = smallest, need(smallest)
     if needed > limit:

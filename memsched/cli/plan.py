@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
+from memsched.cli.variation import Range, Values, Variation, find_largest, parse_sizes, parse_variation, plan_values
 from memsched.core.sizes import InputError, parse_bytes
-from memsched.planning import Prediction, StepPlanner, largest_batch
+from memsched.planning import Prediction, StepPlanner
 from memsched.render.text.words import format_bytes
 
 __all__ = ["COMMANDS"]
@@ -21,12 +23,25 @@ _RESERVE = "1GiB"
 _NOT_SEEN = "the CUDA context, fragmentation, workspaces of cuDNN, the optimizer's own step"
 
 
+_EXAMPLES = """examples:
+  memsched plan train:step --device-memory 24GiB                           does it fit, and what takes the bytes
+  memsched plan train:step --device-memory 24GiB --batch-size 1..64        the largest batch that fits
+  memsched plan train:step --vary experts=4,8,16                           a table: any argument of the function
+  memsched plan train:step --device-memory 24GiB --vary length=512..8192   the largest length that fits
+"""
+
+
 def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
     parser.add_argument("target", nargs="?", metavar="MODULE:FUNCTION", help="a function that returns (model, batch)")
     parser.add_argument("--device", default="cuda", help="cuda (no GPU is needed) or cpu (default: cuda)")
     parser.add_argument("--device-memory", metavar="SIZE", help="what the device has, such as 24GiB")
     parser.add_argument(
         "--batch-size", metavar="N|A..B", help="given to the function; a range: the largest of it that fits"
+    )
+    parser.add_argument(
+        "--vary", metavar="NAME=1,2,4|NAME=A..B", help="an argument of the function: a plan of each, or the largest"
     )
     parser.add_argument("--reserve", default=_RESERVE, metavar="SIZE", help=f"left free of it (default: {_RESERVE})")
     parser.add_argument("--inference", action="store_true", help="plan no backward")
@@ -43,24 +58,46 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("MODULE:FUNCTION is missing")
     memory = None if arguments.device_memory is None else parse_bytes(arguments.device_memory)
     room = None if memory is None else memory - parse_bytes(arguments.reserve)
-    sizes = _batch_sizes(arguments.batch_size)
-    searching = sizes is not None and sizes[0] != sizes[1]
-    if searching and room is None:
-        raise InputError("--batch-size: a range needs --device-memory to fit into")
+    given, varied = _arguments(arguments)
+    if isinstance(varied, Range) and room is None:
+        raise InputError(f"{varied.option}: a range needs --device-memory to fit into")
+    found: Variation | None = None
     with Progress() as tell, StepPlanner(arguments.target, arguments.device, train=not arguments.inference) as planner:
-        batch = sizes[0] if sizes else None
-        if searching and sizes is not None and room is not None:
-            found = _search(planner, room, sizes, tell)
-            batch = sizes[0] if found is None else found
-        tell.about("" if batch is None else f"batch size {batch}")
-        predictions = planner.plan(("stock", "memsched"), batch, tell)
+        if isinstance(varied, Values):
+            found = plan_values(planner, varied, given, tell)
+        elif isinstance(varied, Range) and room is not None:
+            given[varied.name] = largest = find_largest(planner, room, varied, given, tell)
+            given[varied.name] = varied.first if largest is None else largest
+        if found is None:
+            tell.about(", ".join(f"{name} {value}" for name, value in given.items()))
+            predictions = planner.plan(("stock", "memsched"), given, tell)
+    if found is not None:
+        print(found.to_json(arguments.target, arguments.device, room) if arguments.json else found.table(room))
+        return EXIT_DONE
     if arguments.json:
-        print(json.dumps(_to_json(arguments, memory, room, batch, predictions), separators=(",", ":")))
-    else:
-        _print(arguments, memory, room, batch, predictions)
-        if searching and sizes is not None:
-            print(_largest_words(predictions[-1], room, batch, sizes))
+        print(json.dumps(_to_json(arguments, memory, room, given, predictions), separators=(",", ":")))
+        return EXIT_DONE
+    _print(arguments, memory, room, given, predictions)
+    if isinstance(varied, Range):
+        print(_largest_words(predictions[-1], room, given, varied))
     return EXIT_DONE
+
+
+def _arguments(arguments: argparse.Namespace) -> tuple[dict[str, Any], Values | Range | None]:
+    """What the function is given, and the argument that varies.
+
+    Raises:
+        InputError: something that is no size, no list and no range; two arguments that vary.
+    """
+    varied = None if arguments.vary is None else parse_variation(arguments.vary)
+    if arguments.batch_size is None:
+        return {}, varied
+    size = parse_sizes(arguments.batch_size)
+    if isinstance(size, int):
+        return {"batch_size": size}, varied
+    if varied is not None:
+        raise InputError("--batch-size and --vary: one of them may be a range or a list")
+    return {}, size
 
 
 def _set_up() -> None:
@@ -72,32 +109,11 @@ def _set_up() -> None:
         raise InputError(str(error)) from None
 
 
-def _batch_sizes(text: str | None) -> tuple[int, int] | None:
-    """The first and the last batch size that are asked about; None when it is left to the function."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
-    first = int(match[1]) if match else 0
-    last = int(match[2] or match[1]) if match else 0
-    if not 1 <= first <= last:
-        raise InputError(f"--batch-size: {text!r} is not a size such as 8, or a range such as 1..64")
-    return first, last
-
-
-def _search(planner: StepPlanner, room: int, sizes: tuple[int, int], tell: Progress) -> int | None:
-    def need(batch: int) -> int:
-        tell.about(f"batch size {batch}")
-        peak = planner.plan(("memsched",), batch, tell)[0].peak
-        tell.line(f"batch size {batch}: {format_bytes(peak)}, {'fits' if peak <= room else 'does not fit'}")
-        return peak
-
-    return largest_batch(need, room, *sizes)
-
-
-def _largest_words(prediction: Prediction, room: int | None, batch: int | None, sizes: tuple[int, int]) -> str:
+def _largest_words(prediction: Prediction, room: int | None, given: Mapping[str, Any], varied: Range) -> str:
+    what = f"{varied.name.replace('_', ' ')} of {varied.first}..{varied.last}"
     if room is not None and prediction.peak > room:
-        return f"no batch size of {sizes[0]}..{sizes[1]} fits"
-    return f"largest batch size of {sizes[0]}..{sizes[1]} that fits: {batch}"
+        return f"no {what} fits"
+    return f"largest {what} that fits: {given[varied.name]}"
 
 
 _PARTS = ("parameters", "buffers", "batch", "optimizer_state", "gradients", "saved", "transients", "workspace")
@@ -107,10 +123,10 @@ def _print(
     arguments: argparse.Namespace,
     memory: int | None,
     room: int | None,
-    batch: int | None,
+    given: Mapping[str, Any],
     predictions: list[Prediction],
 ) -> None:
-    size = "" if batch is None else f", batch size {batch}"
+    size = "".join(f", {name.replace('_', ' ')} {value}" for name, value in given.items())
     kind = "inference" if arguments.inference else "one training step"
     print(f"{arguments.target} on {arguments.device}{size}: {kind}")
     rows = [["", *(prediction.way for prediction in predictions)]]
@@ -145,13 +161,18 @@ def _verdict(prediction: Prediction, room: int) -> str:
 
 
 def _to_json(
-    arguments: argparse.Namespace, memory: int | None, room: int | None, batch: int | None, found: list[Prediction]
+    arguments: argparse.Namespace,
+    memory: int | None,
+    room: int | None,
+    given: Mapping[str, Any],
+    found: list[Prediction],
 ) -> dict[str, object]:
     return {
         "format": "memsched-step-plan/1",
         "target": arguments.target,
         "device": arguments.device,
-        "batch_size": batch,
+        "batch_size": given.get("batch_size"),
+        "arguments": dict(given),
         "device_memory": memory,
         "ways": [
             prediction.to_json() | ({} if room is None else {"fits": prediction.peak <= room}) for prediction in found

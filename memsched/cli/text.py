@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["byte_count", "one_line", "print_columns", "print_table", "printable"]
+__all__ = ["byte_count", "columns", "one_line", "print_columns", "print_table", "printable"]
 
 
 def one_line(error: Exception) -> str:
@@ -44,7 +44,13 @@ def print_table(rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 def print_columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print `columns(rows, right)`."""
+    print(columns(rows, right))
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """A header and rows of any width in plain columns, cut nowhere; columns `right` are aligned to the right."""
+    lines = []
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
@@ -52,4 +58,5 @@ def print_columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> N
             f"{cell:>{width}}" if column in right else f"{cell:<{width}}"
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        print("  ".join(padded).rstrip())
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)

@@ -19,7 +19,7 @@ from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, environment, missing
 from memsched.inductor.cuda_without_gpu.capture import plan_target
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph
-from memsched.planning import largest_batch
+from memsched.planning import largest_that_fits
 from tests.paths import ROOT
 
 pytestmark = [pytest.mark.plans, pytest.mark.fakecuda]
@@ -154,6 +154,11 @@ def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
         (["wrong:breaks", "--device-memory", "24 bananas"], "'24 bananas' is not a size"),
         (["wrong:breaks", "--batch-size", "64..1"], "'64..1' is not a size such as 8"),
         (["wrong:breaks", "--batch-size", "1..64"], "a range needs --device-memory"),
+        (["wrong:breaks", "--vary", "width"], "--vary: 'width' is not NAME=1,2,4"),
+        (["wrong:breaks", "--vary", "width=8..2"], "'width=8..2' is not a range"),
+        (["wrong:breaks", "--vary", "width=1..8"], "--vary: a range needs --device-memory"),
+        (["wrong:breaks", "--vary", "width=1,2", "--batch-size", "1..4"], "one of them may be a range"),
+        (["wrong:breaks", "--vary", "width=1,2"], "unexpected keyword argument 'width'"),
         ([], "MODULE:FUNCTION is missing"),
     ],
 )
@@ -181,7 +186,7 @@ def test_parts_add_up_to_what_the_replay_and_the_caller_hold(project: Path, caps
 
 
 @pytest.mark.parametrize(("limit", "answer"), [(99, None), (100, 1), (145, 5), (1099, 99), (1100, 100), (10**9, 100)])
-def test_the_largest_batch_fits_and_one_more_does_not(limit: int, answer: int | None) -> None:
+def test_the_largest_that_fits_fits_and_one_more_does_not(limit: int, answer: int | None) -> None:
     """Need grows by 10 bytes a sample from 100 bytes on, in steps of 20: not quite a line."""
     asked: list[int] = []
 
@@ -189,10 +194,27 @@ def test_the_largest_batch_fits_and_one_more_does_not(limit: int, answer: int | 
         asked.append(batch)
         return 100 + 20 * (batch // 2)
 
-    found = largest_batch(need, limit, 1, 100)
+    found = largest_that_fits(need, limit, 1, 100)
     assert found == max((batch for batch in range(1, 101) if need(batch) <= limit), default=None)
     assert found == answer
     assert len(asked) - 100 <= 5
+
+
+def test_any_argument_may_vary(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of three values, and the largest of a range: both from the same plans."""
+    (project / "wide.py").write_text(
+        "import torch\n"
+        "def step(width=4, batch_size=2):\n"
+        "    return torch.nn.Linear(64, width), (torch.randn(batch_size, 64),)\n"
+    )
+    given = ("wide:step", "--device", "cpu", "--reserve", "0", "--batch-size", "8")
+    code, out, _ = plan(capsys, *given, "--vary", "width=4,8,16", "--json")
+    peaks = [row["ways"][1]["peak"] for row in json.loads(out)["plans"]]
+    assert code == 0 and peaks == sorted(set(peaks))
+    code, out, _ = plan(capsys, *given, "--vary", "width=4,8,16", "--device-memory", str(peaks[1]))
+    assert code == 0 and [line.split()[-1] for line in out.splitlines()] == ["fits", "yes", "yes", "no"]
+    code, out, _ = plan(capsys, *given, "--vary", "width=4..16", "--device-memory", str(peaks[1]))
+    assert code == 0 and "largest width of 4..16 that fits: 8" in out
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())

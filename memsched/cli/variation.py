@@ -1,0 +1,135 @@
+"""An argument of a step that varies: `--vary experts=4,8,16` plans each, `--vary length=512..8192` finds the largest.
+
+`--batch-size A..B` is `--vary batch_size=A..B`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from memsched.cli.progress import Progress
+from memsched.cli.text import columns
+from memsched.core.sizes import InputError
+from memsched.planning import Prediction, StepPlanner, largest_that_fits
+from memsched.render.text.words import format_bytes
+
+__all__ = ["Range", "Values", "Variation", "find_largest", "parse_sizes", "parse_variation", "plan_values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Every one of `values` is planned."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The largest of `first..last` that fits is looked for; option: where it was asked for."""
+
+    name: str
+    first: int
+    last: int
+    option: str
+
+
+def parse_variation(text: str) -> Values | Range:
+    """`NAME=1,2,4` or `NAME=A..B`; values are Python's, and anything else is a string.
+
+    Raises:
+        InputError: no name, no value, or a range that is none.
+    """
+    name, equals, rest = text.partition("=")
+    values = tuple(part.strip() for part in rest.split(",") if part.strip())
+    if not equals or not name.isidentifier() or not values:
+        raise InputError(f"--vary: {text!r} is not NAME=1,2,4 or NAME=A..B")
+    if match := re.fullmatch(r"(\d+)\.\.(\d+)", rest):
+        return _range(name, int(match[1]), int(match[2]), "--vary", text)
+    return Values(name, tuple(_value(part) for part in values))
+
+
+def parse_sizes(text: str) -> int | Range:
+    """`N` or `A..B` of `--batch-size`.  Raises InputError."""
+    match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
+    first = int(match[1]) if match else 0
+    last = int(match[2] or match[1]) if match else 0
+    if not 1 <= first <= last:
+        raise InputError(f"--batch-size: {text!r} is not a size such as 8, or a range such as 1..64")
+    return first if first == last else Range("batch_size", first, last, "--batch-size")
+
+
+def _range(name: str, first: int, last: int, option: str, text: str) -> Range:
+    if not 1 <= first < last:
+        raise InputError(f"{option}: {text!r} is not a range such as {name}=1..64")
+    return Range(name, first, last, option)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """The plans of stock and of memsched for each value."""
+
+    varied: Values
+    given: Mapping[str, Any]
+    plans: tuple[tuple[Prediction, Prediction], ...]
+
+    def table(self, room: int | None) -> str:
+        """A row for each value."""
+        head = [self.varied.name, "stock", "memsched", "of stock", "peaks in", "kernels"]
+        rows = [[*head, "fits"] if room is not None else head]
+        for value, (stock, planned) in zip(self.varied.values, self.plans, strict=True):
+            row = [str(value), format_bytes(stock.peak), format_bytes(planned.peak)]
+            row += [f"{planned.peak / stock.peak:.2f}", planned.graph, str(planned.kernels)]
+            rows.append([*row, "yes" if planned.peak <= room else "no"] if room is not None else row)
+        return columns(rows, right=(1, 2, 3, 5))
+
+    def to_json(self, target: str, device: str, room: int | None) -> str:
+        """A `memsched-step-plans/1` object."""
+        rows = [
+            {
+                "value": value,
+                "ways": [
+                    one.to_json() | ({} if room is None else {"fits": one.peak <= room}) for one in (stock, planned)
+                ],
+            }
+            for value, (stock, planned) in zip(self.varied.values, self.plans, strict=True)
+        ]
+        told = {"format": "memsched-step-plans/1", "target": target, "device": device, "arguments": dict(self.given)}
+        return json.dumps({**told, "varied": self.varied.name, "plans": rows}, separators=(",", ":"))
+
+
+def plan_values(planner: StepPlanner, varied: Values, given: Mapping[str, Any], tell: Progress) -> Variation:
+    """The plans of every value; raises InputError as `StepPlanner.plan` does."""
+    plans = []
+    for value in varied.values:
+        tell.about(f"{varied.name} {value}")
+        stock, planned = planner.plan(("stock", "memsched"), {**given, varied.name: value}, tell)
+        plans.append((stock, planned))
+    return Variation(varied, given, tuple(plans))
+
+
+def find_largest(
+    planner: StepPlanner, room: int, varied: Range, given: Mapping[str, Any], tell: Progress
+) -> int | None:
+    """The largest number of the range with which the planned step needs at most `room` bytes; None when none does."""
+
+    def need(number: int) -> int:
+        about = f"{varied.name.replace('_', ' ')} {number}"
+        tell.about(about)
+        peak = planner.plan(("memsched",), {**given, varied.name: number}, tell)[0].peak
+        tell.line(f"{about}: {format_bytes(peak)}, {'fits' if peak <= room else 'does not fit'}")
+        return peak
+
+    return largest_that_fits(need, room, varied.first, varied.last)
