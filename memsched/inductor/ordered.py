@@ -1,14 +1,15 @@
 """The fused nodes in an order: extracted, searched under the memory model, judged, with what their code will need.
 
 nodes ──> Inductor's account of them ──> model ──> order ──> groups of C++ kernels cut where they would free late
-                                           └─────> what stock's own order of these nodes needs
+                                           ├─────> what stock's own order of these nodes needs
+           └─────> is it proved that no order of them needs as little as another plan does?
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
@@ -18,13 +19,18 @@ from memsched.inductor.host import num_kernels, stock_reorder
 from memsched.inductor.storages.build import model_of
 from memsched.inductor.storages.emissions import emissions
 from memsched.search.orders.inductor import priority_order
-from memsched.storage.kernel_groups import cuts, grouped_peak
+from memsched.storage.bound import model_bound
+from memsched.storage.kernel_groups import Emission, cuts, grouped_peak
+from memsched.storage.model import AllocationModel
 from memsched.storage.order import ModelledOrder, order_under
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["OrderedNodes", "order_nodes"]
+__all__ = ["NodesToOrder", "OrderedNodes"]
+
+
+Given: TypeAlias = "Callable[[Graph, Sequence[BaseSchedulerNode]], tuple[int, ...]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +39,12 @@ class OrderedNodes:
 
     nodes: op i of `found.graph` is nodes[i].
     emitted_peak: of the generated code, with its groups of C++ kernels ended before the ops `cut`.
-    stock_peak: of the code that stock would generate for these nodes: in its own order, with its own groups.
     """
 
     nodes: list[BaseSchedulerNode]
     found: ModelledOrder
     emitted_peak: int
     cut: list[int]
-    stock_peak: int
 
     def is_as_good_as(self, other: OrderedNodes, free: float) -> bool:
         """Whether it needs no more bytes than `other`, then no more kernels; below `free` bytes only kernels count."""
@@ -52,35 +56,59 @@ class OrderedNodes:
         return [self.nodes[op] for op in self.found.schedule.order]
 
 
-def order_nodes(
-    nodes: list[BaseSchedulerNode],
-    name: str,
-    options: Options,
-    given: Callable[[Graph, Sequence[BaseSchedulerNode]], tuple[int, ...]] | None = None,
-) -> OrderedNodes:
-    """The best order found of `nodes`, which the scheduler of `V.graph` holds; never above stock's own.
+@dataclass(frozen=True, slots=True)
+class NodesToOrder:
+    """Fused nodes as stock leaves them, not searched yet; bytes.
 
-    given: an order to begin with, of the graph that it is called with.
-
-    Raises:
-        ExtractionError: the nodes do not mean what memsched believes.
-        AssertionError: the order found needs more than one of Inductor's; this is memsched's fault.
+    nodes: op i of the model is nodes[i].
+    stock: the order that stock would give them; stock_peak: what its code needs then, with stock's own groups.
     """
-    graph = extract_graph(nodes, name, "postfusion")
-    # Fusion may have permuted nodes with effects against program order: start from an order that restores it.
-    legal = priority_order(graph, range(len(nodes)))
-    if legal != tuple(range(len(nodes))):
-        nodes = [nodes[op] for op in legal]
+
+    nodes: list[BaseSchedulerNode]
+    name: str
+    model: AllocationModel
+    stock: tuple[int, ...]
+    emitted: list[Emission]
+    stock_peak: int
+
+    @classmethod
+    def of(cls, nodes: list[BaseSchedulerNode], name: str) -> NodesToOrder:
+        """The `nodes`, which the scheduler of `V.graph` holds.
+
+        Raises:
+            ExtractionError: the nodes do not mean what memsched believes.
+        """
         graph = extract_graph(nodes, name, "postfusion")
-    model = model_of(graph, nodes)
-    place = {node: at for at, node in enumerate(stock_reorder(nodes))}
-    stock = priority_order(graph, [place[node] for node in nodes])
-    found = order_under(model, options, [stock, *([given(graph, nodes)] if given else [])])
-    order = found.schedule.order
-    peak = max(found.schedule.peak, peak_bytes(found.graph, order))
-    if peak > found.orders_peak:
-        raise AssertionError(f"{name}: peak {peak} is above the {found.orders_peak} of an order of Inductor's")
-    emitted = emissions(nodes)
-    cut = cuts(found.graph, order, emitted, found.schedule.peak)
-    emitted_peak = grouped_peak(found.graph, order, emitted, cut)
-    return OrderedNodes(nodes, found, emitted_peak, list(cut), grouped_peak(model.graph_for(stock), stock, emitted))
+        # Fusion may have permuted nodes with effects against program order: start from an order that restores it.
+        legal = priority_order(graph, range(len(nodes)))
+        if legal != tuple(range(len(nodes))):
+            nodes = [nodes[op] for op in legal]
+            graph = extract_graph(nodes, name, "postfusion")
+        model = model_of(graph, nodes)
+        place = {node: at for at, node in enumerate(stock_reorder(nodes))}
+        stock = priority_order(graph, [place[node] for node in nodes])
+        emitted = emissions(nodes)
+        return cls(nodes, name, model, stock, emitted, grouped_peak(model.graph_for(stock), stock, emitted))
+
+    def need_more_than(self, limit: int) -> bool:
+        """Whether it is proved, by few minimum cuts, that no order of the nodes gets along with `limit` bytes."""
+        bound, _ = model_bound(self.model, self.stock, limit + 1)
+        return bound > limit
+
+    def in_best_order(self, options: Options, given: Given | None = None) -> OrderedNodes:
+        """The best order found, never above stock's own.
+
+        given: an order to begin with, of the graph that it is called with.
+
+        Raises:
+            AssertionError: the order found needs more than one of Inductor's; this is memsched's fault.
+        """
+        starts = [self.stock, *([given(self.model.estimate, self.nodes)] if given else [])]
+        found = order_under(self.model, options, starts)
+        order = found.schedule.order
+        peak = max(found.schedule.peak, peak_bytes(found.graph, order))
+        if peak > found.orders_peak:
+            raise AssertionError(f"{self.name}: peak {peak} is above the {found.orders_peak} of an order of Inductor's")
+        cut = cuts(found.graph, order, self.emitted, found.schedule.peak)
+        emitted_peak = grouped_peak(found.graph, order, self.emitted, cut)
+        return OrderedNodes(self.nodes, found, emitted_peak, list(cut))

@@ -34,7 +34,7 @@ from memsched.inductor.fusing import FusionPlan
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.options import NEGLIGIBLE, BackendOptions
 from memsched.inductor.order_only import forget_order_only_readers
-from memsched.inductor.ordered import OrderedNodes, order_nodes
+from memsched.inductor.ordered import NodesToOrder, OrderedNodes
 from memsched.inductor.origins import origins_of
 from memsched.inductor.publish import Sink
 from memsched.inductor.rewrites.rules import rewrites_of
@@ -138,8 +138,8 @@ class PlanningSession:
     def _order(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         forget_order_only_readers(nodes)
         given = self.fusing.order_of if self.fusing else None
-        chosen = order_nodes(nodes, self.name, self._solver_options(0.5), given)
-        stock_peak = chosen.stock_peak
+        fused = NodesToOrder.of(nodes, self.name)
+        chosen, stock_peak = fused.in_best_order(self._solver_options(0.5), given), fused.stock_peak
         if self.fusing is not None and self.fusing.refused and self._unfused is not None:
             chosen, stock_peak = self._or_as_stock(chosen, self._unfused)
         report = self._report(chosen, stock_peak)
@@ -155,16 +155,19 @@ class PlanningSession:
         unfused.restore()
         nodes = fuse_as_stock(scheduler, self._nodes)
         forget_order_only_readers(nodes)
-        as_stock = order_nodes(nodes, self.name, self._solver_options(0.25))
+        fused = NodesToOrder.of(nodes, self.name)
         free = planned.emitted_peak * (1 + NEGLIGIBLE)
         if self.fusing is not None and self.options.fusion == "budget":
             free = max(free, self.fusing.planner.budget)
         # Below what is free, fewer kernels count; planned fusions are only free where stock needs no less.
-        if as_stock.is_as_good_as(planned, free if planned.emitted_peak <= as_stock.stock_peak else 0):
-            self.fusing = None
-            return as_stock, as_stock.stock_peak
+        free = free if planned.emitted_peak <= fused.stock_peak else 0
+        if not fused.need_more_than(max(planned.emitted_peak, int(free))):
+            as_stock = fused.in_best_order(self._solver_options(0.25))
+            if as_stock.is_as_good_as(planned, free):
+                self.fusing = None
+                return as_stock, fused.stock_peak
         self._fused.restore()
-        return planned, as_stock.stock_peak
+        return planned, fused.stock_peak
 
     def _solver_options(self, share: float, method: str = "auto") -> Options:
         """A share of the time limit as units of work; the clock itself only stops a machine that is far slower."""

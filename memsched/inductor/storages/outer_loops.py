@@ -52,8 +52,9 @@ class OuterLoops:
         return self._share([*_kernels(first), *_kernels(second)], depth)
 
     def _share(self, kernels: Sequence[BaseSchedulerNode], depth: int) -> bool:
-        steps = [self._steps_of(kernel, depth) for kernel in kernels]
-        return steps[0] is not None and all(one == steps[0] for one in steps)
+        first, *others = kernels
+        steps = self._steps_of(first, depth)
+        return steps is not None and all(self._steps_of(other, depth) == steps for other in others)
 
     def _steps_of(self, kernel: BaseSchedulerNode, depth: int) -> list[tuple[Any, int]] | None:
         """Extent and step of the outer loops of a kernel; None if they are few and the inner one is long."""
