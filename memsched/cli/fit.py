@@ -9,6 +9,7 @@ from typing import Any
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE, Command
 from memsched.cli.progress import Progress
+from memsched.cli.text import print_text
 from memsched.core.sizes import InputError
 from memsched.fitting import fit_target
 from memsched.render.text.words import format_bytes
@@ -54,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.to_json(), separators=(",", ":")))
     else:
-        print(found)
+        print_text(str(found))
     return EXIT_DONE if found.fits else EXIT_ROSE
 
 

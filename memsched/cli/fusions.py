@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.progress import Progress
-from memsched.cli.text import print_columns
+from memsched.cli.text import print_columns, print_text
 from memsched.core.graph import GraphError
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.files.fields import FormatError
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for at, found in enumerate(lists):
         if at:
             print()
-        print(found.summary())
+        print_text(found.summary())
         limit = arguments.limit or len(found.rows)
         if found.rows:
             print_columns(found.table(limit), right=(2, 3, 4))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE, Command
 from memsched.cli.progress import Progress
+from memsched.cli.text import print_text
 from memsched.core.sizes import InputError, parse_share
 from memsched.files.fields import FormatError
 from memsched.files.graph_file import write_graph
@@ -48,7 +49,7 @@ def _run_explain(arguments: argparse.Namespace) -> int:
         atomic_write(arguments.output, render_explanation_page(found, arguments.target).encode())
     if arguments.plans:
         _write_plans(arguments.plans, found)
-    print(_told(found, arguments))
+    print_text(_told(found, arguments))
     return EXIT_DONE
 
 
@@ -134,13 +135,13 @@ def _run_check(arguments: argparse.Namespace) -> int:
         explanation = explain_target(arguments.target, question, tell)
     after = peaks_of(explanation, _torch_version())
     changes = compare(before, after)
-    print(render_changes(changes, arguments.tolerance))
+    print_text(render_changes(changes, arguments.tolerance))
     if arguments.update:
         write_peaks(arguments.baseline, after)
         print(f"\n{arguments.baseline}: written")
         return EXIT_DONE
     if before.torch and before.torch != after.torch:
-        print(f"\nThe baseline is of torch {before.torch}, this is {after.torch}.")
+        print_text(f"\nThe baseline is of torch {before.torch}, this is {after.torch}.")
     return EXIT_ROSE if any(change.rose(arguments.tolerance) for change in changes) else EXIT_DONE
 
 
@@ -174,13 +175,13 @@ def _run_diff(arguments: argparse.Namespace) -> int:
     if not before.graphs and not after.graphs:
         raise FormatError(f"{arguments.after}: there is no graph to compare")
     _print_versions((before.torch, after.torch))
-    print(render_changes(compare(before, after), tensors_of_all=True))
+    print_text(render_changes(compare(before, after), tensors_of_all=True))
     return EXIT_DONE
 
 
 def _print_versions(versions: Sequence[str]) -> None:
     if len(set(versions)) > 1:
-        print(f"torch: {' -> '.join(version or 'unknown' for version in versions)}")
+        print_text(f"torch: {' -> '.join(version or 'unknown' for version in versions)}")
 
 
 COMMANDS = (

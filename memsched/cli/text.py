@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["byte_count", "columns", "one_line", "print_columns", "print_table", "printable"]
+__all__ = ["byte_count", "columns", "one_line", "print_columns", "print_table", "print_text", "printable"]
 
 
 def one_line(error: Exception) -> str:
@@ -20,6 +20,11 @@ def byte_count(count: int) -> str:
 def printable(text: str) -> str:
     """`text` with what a terminal must not be sent (line breaks, escapes, lone surrogates) written out."""
     return text if text.isprintable() else repr(text)[1:-1]
+
+
+def print_text(text: str) -> None:
+    """Print lines of words, in which names come from files: no escape sequence reaches the terminal."""
+    print("\n".join(printable(line) for line in text.splitlines()))
 
 
 def print_table(rows: Sequence[tuple[str, str, str]]) -> None:

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 
 from memsched.cli.command import EXIT_DONE, Command
+from memsched.cli.text import print_text
 from memsched.core.graph import Graph
 from memsched.files.graph_file import read_graph
 from memsched.files.json_file import atomic_write
@@ -34,7 +35,7 @@ def _tree(arguments: argparse.Namespace) -> int:
     if arguments.output:
         atomic_write(arguments.output, render_svg(graph, arguments.segments).encode(errors="backslashreplace"))
     else:
-        print(render_text(graph, arguments.segments), end="")
+        print_text(render_text(graph, arguments.segments))
     return EXIT_DONE
 
 

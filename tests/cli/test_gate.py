@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_ROSE, main
+from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.sizes import InputError, parse_bytes, parse_share
 from memsched.files.fields import FormatError
+from memsched.files.graph_file import write_graph
 from memsched.files.json_file import write_json
 from memsched.files.plan_file import plan_to_json
 from memsched.pytest_plugin import assert_peak
@@ -171,6 +173,21 @@ def test_diff_reads_plans_with_their_graph(tmp_path: Path, capsys: pytest.Captur
     assert main(["diff", str(tmp_path / "with.json"), str(tmp_path / "without.json")]) == EXIT_DONE
     out = capsys.readouterr().out
     assert "11 bytes" in out and "gone from the peak" in out and "model.py:1 in f" in out
+
+
+@pytest.mark.parametrize("command", ["diff", "tree"])
+def test_no_name_in_a_file_reaches_the_terminal_as_it_is(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name with an escape sequence would color, or clear, the screen of who looks at the file."""
+    name = "\x1b[2Jred"
+    peaks = {"format": "memsched-peaks/1", "graphs": [{"name": name, "kind": "forward", "peak": 10, "tensors": []}]}
+    (tmp_path / "peaks.json").write_text(json.dumps(peaks))
+    write_graph(str(tmp_path / "graph.json"), Graph(name, (Op(name),), (Buffer(name, 4, 0, (), kept=True),)))
+    path = str(tmp_path / ("peaks.json" if command == "diff" else "graph.json"))
+    assert main([command, path, *([path] if command == "diff" else [])]) == EXIT_DONE
+    out = capsys.readouterr().out
+    assert "red" in out and "\x1b" not in out
 
 
 # ---- bad input
