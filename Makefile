@@ -24,10 +24,10 @@ bench: $(READY)  ## the benchmark of checkpointed models (about an hour); rows, 
 
 test: $(READY)  ## all tests; those of plans for CUDA need triton (200 MB, once), and are skipped where it cannot be had
 	-$(BIN)/memsched plan --setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint  ## ruff, mypy and the fast tests: those that neither compile nor plan models
-	$(BIN)/python -m pytest -m "not compile and not plans"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not compile and not plans"
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check --no-cache .

@@ -58,6 +58,7 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(f"{_INDUCTOR}/cudagraph_utils.py", "BoxedDeviceIndex", feature="train_step"),
     Needs("torch/_guards.py", "TracingContext", fields=("output_strides", "try_get")),
     Needs("torch/_guards.py", "tracing", feature="train_step"),
+    Needs("torch/_dynamo/eval_frame.py", "remove_from_cache", ("f",), feature="questions"),
     Needs("torch/_dynamo/compiled_autograd.py", "_disable", feature="train_step"),
     Needs(_CPP, "CppScheduling", fields=("can_fuse_vertical_outer_loop", "_get_outer_loop_fusion_depth")),
     Needs(_CPP, "TilingSelect.select_tiling", parameters=("fn_list", "var_sizes_list")),

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -50,12 +49,13 @@ __all__ = ["PlanningSession", "begin_session", "session_of"]
 
 T = TypeVar("T")
 
-_sessions: weakref.WeakKeyDictionary[Scheduler, PlanningSession] = weakref.WeakKeyDictionary()
+_SESSION = "memsched_session"
+"""Where a scheduler has its session: the two refer to each other, and go together when the compile is over."""
 
 
 def session_of(scheduler: Scheduler) -> PlanningSession | None:
     """The session that plans for `scheduler`, if the pre-fusion pass has begun one."""
-    return _sessions.get(scheduler)
+    return getattr(scheduler, _SESSION, None)
 
 
 def begin_session(options: BackendOptions, sink: Sink) -> PlanningSession | None:
@@ -90,7 +90,7 @@ class PlanningSession:
         self._nodes: list[BaseSchedulerNode] = []
         self._unfused: FusionState | None = None
         self._fused: FusionState | None = None
-        _sessions[V.graph.scheduler] = self
+        setattr(V.graph.scheduler, _SESSION, self)
 
     def before_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         """Plan an order of the nodes before fusion, and prepare the fusion planner with its peak as budget."""

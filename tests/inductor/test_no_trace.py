@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._inductor.graph import GraphLowering
 
 import memsched
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.held import held_bytes
+from memsched.inductor.session import PlanningSession
 from tests.paths import ROOT
 
 
@@ -42,6 +45,32 @@ def test_an_explanation_adds_no_report_and_another_function_is_not_compiled_agai
     other(torch.ones(3))
     assert len(compiles) == 1
     assert memsched.reports() == []
+
+
+@pytest.mark.plans
+@pytest.mark.parametrize("way", ["compiled", "planned", "explained", "trained"])
+def test_what_planned_a_graph_goes_when_the_compile_is_over(way: str, no_kernels: None) -> None:
+    """A table by scheduler once kept every session, and a session its scheduler: 4,000 objects a graph, for ever."""
+    del no_kernels
+    before = {id(found) for found in _alive()}
+    model, x = Net(), torch.randn(4, 8)
+    if way == "compiled":
+        torch.compile(model, backend="memsched")(x).backward()
+    elif way == "planned":
+        plan_only(model, [x])
+    elif way == "explained":
+        memsched.explain(model, x)
+    else:
+        memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options={"strict": True})(x)
+    del model
+    torch._dynamo.reset()
+    assert not [found for found in _alive() if id(found) not in before]
+
+
+def _alive() -> list[object]:
+    """Sessions, and the graphs that Inductor lowered."""
+    gc.collect()
+    return [found for found in gc.get_objects() if type(found) in (PlanningSession, GraphLowering)]
 
 
 _TWICE = """

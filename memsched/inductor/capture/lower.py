@@ -22,6 +22,7 @@ from types import FunctionType, MethodType
 from typing import Any, NoReturn
 
 import torch
+from torch._dynamo.eval_frame import remove_from_cache
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
@@ -49,6 +50,7 @@ __all__ = [
     "stop_compile",
     "stopped",
     "traced_anew",
+    "with_code_of_its_own",
 ]
 
 
@@ -179,22 +181,39 @@ def run_uncompiled(
     compile_graph(gm, example_inputs, **how): in place of `compile_fx_inner`; may change the graph, which is a copy.
     way: how the step is cut into forward and backward; by default as stock does.
     """
-    way = way or Way("stock")
-    numbers: dict[int, int] = {}
+    backend = _Uncompiled(compile_graph, dict((way or Way("stock")).cut))
+    traced = traced_anew(model)
+    try:
+        with functorch_config.patch(enable_autograd_cache=False):
+            results = call_model(torch.compile(traced, backend=backend, dynamic=False), batch)
+        backward_of(results)
+    finally:
+        backend.forget()
+        remove_from_cache(traced.__func__)
 
-    def compiler(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> Any:
+
+class _Uncompiled:
+    """The backend of `run_uncompiled`.  Dynamo keeps every backend as long as the process lives."""
+
+    def __init__(self, compile_graph: Callable[..., Any], cut: dict[str, Any]) -> None:
+        self._compile_graph: Callable[..., Any] | None = compile_graph
+        self._cut = cut
+        self._numbers: dict[int, int] = {}
+
+    def __call__(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        return compile_fx(gm, example_inputs, inner_compile=self._compile, config_patches=self._cut)
+
+    def _compile(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **how: Any) -> Any:
+        assert self._compile_graph is not None
         # Inductor counts graphs in the process; two plans of one model shall have the same names.
-        how["graph_id"] = numbers.setdefault(how["graph_id"], len(numbers))
+        how["graph_id"] = self._numbers.setdefault(how["graph_id"], len(self._numbers))
         # Inductor changes the graph that it is given.  Tensors are shared: copies made here would be fake ones.
-        compile_graph(torch.fx.GraphModule(gm, copy.deepcopy(gm.graph)), example_inputs, **how)
+        self._compile_graph(torch.fx.GraphModule(gm, copy.deepcopy(gm.graph)), example_inputs, **how)
         return make_boxed_func(gm.forward)
 
-    def backend(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        return compile_fx(gm, example_inputs, inner_compile=compiler, config_patches=dict(way.cut))
-
-    with functorch_config.patch(enable_autograd_cache=False):
-        results = call_model(torch.compile(traced_anew(model), backend=backend, dynamic=False), batch)
-    backward_of(results)
+    def forget(self) -> None:
+        """Let go of what was planned."""
+        self._compile_graph, self._cut = None, {}
 
 
 def backward_of(results: Any) -> None:
@@ -204,13 +223,21 @@ def backward_of(results: Any) -> None:
         torch.autograd.backward(losses)
 
 
-def traced_anew(model: Callable[..., Any]) -> Callable[..., Any]:
+def traced_anew(model: Callable[..., Any]) -> MethodType:
     """`model` behind a function that Dynamo has never seen: it keeps what it compiles with the code of a function.
 
     So nothing that was compiled before is used or dropped, and what is compiled now goes with the function.
     """
-    code = _call.__code__.replace()
-    return MethodType(FunctionType(code, _call.__globals__, _call.__name__), model)
+    return MethodType(with_code_of_its_own(_call), model)
+
+
+def with_code_of_its_own(function: Any) -> FunctionType:
+    """A copy of `function`, with code and globals of its own: Dynamo keeps what it compiles in both."""
+    own = FunctionType(
+        function.__code__.replace(), dict(function.__globals__), function.__name__, None, function.__closure__
+    )
+    own.__kwdefaults__ = function.__kwdefaults__
+    return own
 
 
 def _call(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -33,7 +33,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any
 
 import torch
@@ -43,6 +43,7 @@ from torch.optim import Optimizer
 
 from memsched.inductor.backend import partition_patches
 from memsched.inductor.calls import Batch, WithLoss, batch_of, call_model, loss_or_all
+from memsched.inductor.capture.lower import with_code_of_its_own
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
@@ -141,7 +142,7 @@ class TrainStep:
         self._programs = 0
         self.request = Request("update")
         self.ladder: Ladder | None = None
-        traced = MethodType(_with_code_of_its_own(TrainStep._loss), self)
+        traced = MethodType(with_code_of_its_own(TrainStep._loss), self)
         self._forward = torch.compile(traced, backend=self._backend, fullgraph=True, dynamic=False)
         self._stock: Callable[..., Tensor] | None = None
         if (reason := unsupported_reason()) is not None:
@@ -321,8 +322,3 @@ def _programs_allowed(kinds: int) -> contextlib.AbstractContextManager[None]:
     limit = max(2 * kinds, torch._dynamo.config.recompile_limit)
     patched: contextlib.AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=limit)
     return patched
-
-
-def _with_code_of_its_own(function: Any) -> FunctionType:
-    """A copy of `function`: Dynamo keeps what it compiles by code object, and only so much for each."""
-    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
