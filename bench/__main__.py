@@ -24,6 +24,7 @@ COMMANDS = {
     "memory-model": ("memory.model", "the memory model against the replayed wrapper and the allocator"),
     "buffer-reuse": ("memory.buffer_reuse", "what Inductor's long-range reuse of buffers costs"),
     "random-models": ("memory.random_models", "models of random operators: planned against measured, against stock"),
+    "settings": ("settings.command", "set-ups in which people compile: does it run, what does it need?"),
     "cuda-plans": ("memory.cuda_plans", "plans for CUDA, made without a GPU"),
     "patches": ("patches.command", "the patches for PyTorch: lowered, planned, measured"),
     "readme": ("report.readme", "put measured tables into the README"),

@@ -32,7 +32,7 @@ from torch.utils._ordered_set import OrderedSet
 from memsched.core.graph import Buffer, Graph, GraphError, Op
 from memsched.core.peak import peak_bytes
 from memsched.inductor.compat import ESTIMATE_IS_EXACT
-from memsched.inductor.sizes import elements_of, is_range
+from memsched.inductor.sizes import elements_of, is_range, is_tensor
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
@@ -196,7 +196,7 @@ def _upper_bytes(buffer: Any) -> int:
 
 def _bytes_in_range(value: Any) -> int:
     """The most bytes of an input or a result whose size depends on data; 0 for any other, and for what is no tensor."""
-    if not hasattr(value, "get_numel") or not is_range(value.get_numel()):
+    if not is_tensor(value) or not is_range(value.get_numel()):
         return 0
     return elements_of(value.get_numel()) * int(get_dtype_size(value.get_dtype()))
 

@@ -12,11 +12,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._inductor import config
+from torch._inductor import config, ir
 from torch._inductor.virtualized import V
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-__all__ = ["elements_of", "is_range"]
+__all__ = ["elements_of", "is_range", "is_tensor"]
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether an input or a result in Inductor's terms is a tensor: it may be a size, or a process group."""
+    return isinstance(value, ir.IRNode) and bool(value.has_tensor_output())
 
 
 def is_range(expression: Any) -> bool:

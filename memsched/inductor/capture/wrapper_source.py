@@ -23,7 +23,9 @@ from memsched.inductor.bytes.replay import Replay, WrapperInput, replay_wrapper
 from memsched.inductor.calls import Batch, Model
 from memsched.inductor.capture.lower import lower, planned_way, run_uncompiled, stock_way, stop_compile
 from memsched.inductor.options import BackendOptions
+from memsched.inductor.sizes import is_tensor
 from memsched.inductor.storages.saved_copies import saved_copies
+from memsched.inductor.storages.tangents import tangents
 from memsched.storage.pieces import CUDA_ALIGNMENT
 
 __all__ = ["Wrapper", "capture_wrappers", "generate_wrappers"]
@@ -94,7 +96,7 @@ def _wrapper_of(graph: GraphLowering, source: str) -> Wrapper:
 
     name = graph_name()
     handed_over = {graph.graph_input_names[at] for at in (graph.bw_donated_idxs or () if graph.is_backward else ())}
-    handed_over |= saved_copies(graph)
+    handed_over |= saved_copies(graph) | tangents(graph)
     groups = _shared_storages(graph.example_inputs or ())
     inputs: list[WrapperInput | int | float] = []
     for at, (input_name, value) in enumerate(graph.graph_inputs.items()):
@@ -122,8 +124,10 @@ def _input_of(
     graph: GraphLowering, name: str, value: Any, held: bool, shared: tuple[int, int, int] | None
 ) -> WrapperInput | int | float:
     hint = graph.sizevars.optimization_hint
-    if not hasattr(value, "get_size"):
-        return int(hint(value)) if isinstance(value, torch.sympy.Expr) else value
+    if isinstance(value, torch.sympy.Expr):
+        return int(hint(value))
+    if not is_tensor(value):
+        return value if isinstance(value, (int, float)) else 0  # a process group, which no stub looks at
     size = tuple(hint(extent) for extent in value.get_size())
     stride = tuple(hint(step) for step in value.get_stride())
     device = value.get_device()

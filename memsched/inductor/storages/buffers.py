@@ -18,6 +18,7 @@ from memsched.core.graph import Graph
 from memsched.inductor.sizes import elements_of
 from memsched.inductor.storages.local_buffers import kernel_local, thread_local
 from memsched.inductor.storages.saved_copies import saved_copies
+from memsched.inductor.storages.tangents import tangents
 from memsched.storage.pieces import CUDA_ALIGNMENT, Piece
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Pie
         size = max(_storage_bytes(buffer.name), spans.get(buffer.name, 0))
         name_is_local = buffer.name in local and not buffer.kept
         pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
-    return pieces | dict(_unread_results(nodes)) | dict(_copies(nodes))
+    return pieces | dict(_unread_results(nodes)) | dict(_handed_over(nodes))
 
 
 def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
@@ -82,11 +83,12 @@ def _freed_inputs() -> set[str] | None:
     return set(graph.scheduler.name_to_donated_buffer)
 
 
-def _copies(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
-    """Inputs under the name of something that the caller holds, but copies of it."""
-    for name in sorted(saved_copies(V.graph)):
+def _handed_over(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
+    """Inputs that die inside, though Inductor counts them among what the caller holds: copies, and tangents."""
+    returned = set(V.graph.get_output_names())
+    for name in sorted(saved_copies(V.graph) | tangents(V.graph)):
         readers = {op for op, node in enumerate(nodes) for read in node.read_writes.reads if read.name == name}
-        yield name, Piece(_storage_bytes(name), None, frozenset(readers))
+        yield name, Piece(_storage_bytes(name), None, frozenset(readers), kept=name in returned)
 
 
 def _shared_inputs(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, str]]:

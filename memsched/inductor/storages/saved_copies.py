@@ -21,10 +21,10 @@ from weakref import WeakKeyDictionary
 
 from torch import fx
 from torch._guards import TracingContext
-from torch._inductor.ir import IRNode
 from torch._inductor.virtualized import V
 
 from memsched.inductor.rewrites.keep_saved_layout import is_tensor_input
+from memsched.inductor.sizes import is_tensor
 
 if TYPE_CHECKING:
     from torch._inductor.graph import GraphLowering
@@ -68,7 +68,7 @@ def saved_copies(graph: GraphLowering) -> frozenset[str]:
 
 def strides_of(output: Any) -> tuple[int, ...] | None:
     """The strides of a lowered output in elements; None for one that is no tensor, or of a symbolic shape."""
-    if not isinstance(output, IRNode) or not output.has_tensor_output():
+    if not is_tensor(output):
         return None
     strides = output.get_stride()
     return tuple(map(int, strides)) if all(getattr(s, "is_number", True) for s in strides) else None

@@ -462,7 +462,7 @@ def test_refused_options(options: dict[str, Any], words: str) -> None:
     ("loss_fn", "words"),
     [
         (lambda output, target: output - target, "a tensor of shape .3, 2., not a scalar loss"),
-        (lambda output, target: {"loss": output.sum(), "logits": output}, "2 tensors"),
+        (lambda output, target: (output.sum(), output), "2 tensors"),
         (lambda output, target: target.sum(), "does not depend on any parameter"),
         (lambda output, target: output.detach().sum(), "does not depend on any parameter"),
         (lambda output, target: (output > 0).sum(), "not a scalar loss"),
