@@ -96,24 +96,19 @@ def _sharded(compile: Compile, per_block: bool = True, bfloat16: bool = False, *
     return _local_gradients(model, compile(model))
 
 
-def _tensor_parallel(compile: Compile, sequence: bool = False) -> Step:
-    """The two layers of every block's MLP, split over the ranks; sequence: what lies between them, too."""
-    from torch.distributed.tensor.parallel import (
-        ColwiseParallel,
-        RowwiseParallel,
-        SequenceParallel,
-        parallelize_module,
-    )
+def _tensor_parallel(compile: Compile, ends: bool = False) -> Step:
+    """The two layers of every block's MLP, split over the ranks; ends: the embedding and the head, too."""
+    from torch.distributed.tensor import Replicate
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
     model, mesh = Net(), init_device_mesh("cpu", (dist.get_world_size(),))
     for block in model.blocks:
-        plan: dict[str, Any] = {"up": ColwiseParallel(), "down": RowwiseParallel()}
-        if sequence:
-            plan["norm2"] = SequenceParallel()
-        parallelize_module(block, mesh, plan)
-    dist.barrier()
-    inputs = tokens()
-    return _local_gradients(model, compile(model), inputs)
+        parallelize_module(block, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+    if ends:
+        embedding = RowwiseParallel(input_layouts=Replicate())
+        head = ColwiseParallel(output_layouts=Replicate())
+        parallelize_module(model, mesh, {"embedding": embedding, "head": head})
+    return _local_gradients(model, compile(model), tokens())
 
 
 def _stages(compile: Compile) -> Step:
@@ -176,6 +171,6 @@ SETTINGS = (
     _two("FSDP2, bfloat16", functools.partial(_sharded, bfloat16=True)),
     _two("FSDP2, kept after the forward", functools.partial(_sharded, reshard_after_forward=False)),
     _two("tensor parallel", _tensor_parallel),
-    _two("tensor and sequence parallel", functools.partial(_tensor_parallel, sequence=True)),
+    _two("tensor parallel, embedding and head", functools.partial(_tensor_parallel, ends=True)),
     _two("stages of a pipeline", _stages, alike=False),
 )
