@@ -25,7 +25,7 @@ from torch import Tensor
 import memsched
 from bench.paths import BENCH, RESULTS
 from bench.report.readme import replace_block
-from bench.settings import distributed, libraries, local
+from bench.settings import distributed, inference, libraries, local
 from bench.settings.setting import Setting, Step, compile_with
 from memsched.files.json_file import atomic_write
 from memsched.inductor.bytes.measure import measure_peak
@@ -33,7 +33,7 @@ from memsched.records.published import counters
 
 __all__ = ["SETTINGS", "failing", "main", "markdown", "measure", "measured_row"]
 
-SETTINGS: tuple[Setting, ...] = (*local.SETTINGS, *libraries.SETTINGS, *distributed.SETTINGS)
+SETTINGS: tuple[Setting, ...] = (*local.SETTINGS, *inference.SETTINGS, *libraries.SETTINGS, *distributed.SETTINGS)
 
 PAGE = BENCH.parent / "docs" / "where-it-runs.md"
 _FILE = "settings.json"
