@@ -15,13 +15,13 @@ optimizer does afterwards.  In one graph with the updates, a gradient has one re
 
 The parts, each a module:
 
-    Dynamo ─> gm ──> train_step_capture    forward and backward joined, as stock Inductor would have split them
-                  ─> train_step_program  one run: which graph, with which inputs
-                  ─> train_step_graph      + updates (train_step_rules), sums, norms (train_step_clipping)
-                  ─> train_step_compile    Inductor with memsched's passes; train_step_failure tells what was updated
-    optimizer ──> train_step_state         `optimizer.state` and `param_groups` as inputs of the graph
-    before all ─> train_step_refusals      what does not fit, in one line
-    after all ──> train_step_report        the memory of the step as a whole
+    Dynamo ─> gm ──> capture    forward and backward joined, as stock Inductor would have split them
+                  ─> program    one run: which graph, with which inputs
+                  ─> graph      + updates (rules/), sums, norms (clipping)
+                  ─> compile    Inductor with memsched's passes; failure tells what was updated
+    optimizers ─> state         `optimizer.state` and `param_groups` as inputs of the graph
+    before all ─> refusals      what does not fit, in one line
+    after all ──> report        the memory of the step as a whole; stock: what a failure leaves it to
 
 The claim: the same losses, parameters and state as the three calls above up to the rounding of a compiled model, with
 no gradient alive longer than its own update needs.  Measured in bench/run/train_step.py.
@@ -64,6 +64,7 @@ from memsched.inductor.train_step.refusals import (
     signature_of,
 )
 from memsched.inductor.train_step.report import StepReport
+from memsched.inductor.train_step.stock import StockStep
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
 from memsched.records.published import count
@@ -144,7 +145,7 @@ class TrainStep:
         self.ladder: Ladder | None = None
         traced = MethodType(with_code_of_its_own(TrainStep._loss), self)
         self._forward = torch.compile(traced, backend=self._backend, fullgraph=True, dynamic=False)
-        self._stock: Callable[..., Tensor] | None = None
+        self._stock: StockStep | None = None
         if (reason := unsupported_reason()) is not None:
             self._leave_to_stock(RuntimeError(reason))
 
@@ -297,7 +298,7 @@ class TrainStep:
             raise RuntimeError("memsched.train_step: the step could not be compiled") from error
         count("train step")
         log.warning("memsched: the training step is left to torch.compile and the optimizer (%s)", reason_of(error))
-        self._stock = self._make_stock()
+        self._stock = StockStep(self._make_stock(), self.optimizers, self.options.clip_grad_norm)
 
     def _make_stock(self) -> Callable[..., Tensor]:
         stock: Callable[..., Tensor] = torch.compile(self._loss, dynamic=False)
@@ -305,16 +306,9 @@ class TrainStep:
 
     def _run_stock(self, request: Request, batch: Batch) -> Tensor:
         assert self._stock is not None
-        if request.purpose == "norm":
-            return torch.zeros(())  # clipping happens after the one backward
-        loss: Tensor = call_model(self._stock, batch)
-        loss.backward()
-        if request.purpose == "update":
-            if self.options.clip_grad_norm is not None:
-                self.grad_norm = nn.utils.clip_grad_norm_(self._parameters(), self.options.clip_grad_norm)
-            for optimizer in self.optimizers:
-                optimizer.step()
-        return loss.detach()
+        loss = self._stock.run(request, batch)
+        self.grad_norm = self._stock.grad_norm
+        return loss
 
 
 def _programs_allowed(kinds: int) -> contextlib.AbstractContextManager[None]:
