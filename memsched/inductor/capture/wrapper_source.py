@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import sympy
 import torch
 from torch import Tensor
 from torch._inductor.graph import GraphLowering
@@ -124,7 +125,7 @@ def _input_of(
     graph: GraphLowering, name: str, value: Any, held: bool, shared: tuple[int, int, int] | None
 ) -> WrapperInput | int | float:
     hint = graph.sizevars.optimization_hint
-    if isinstance(value, torch.sympy.Expr):
+    if isinstance(value, sympy.Expr):
         return int(hint(value))
     if not is_tensor(value):
         return value if isinstance(value, (int, float)) else 0  # a process group, which no stub looks at
