@@ -77,12 +77,12 @@ def fit(
     Raises:
         ValueError: a budget or lever that is none, a model that cannot be planned; one line.
     """
-    from memsched.inductor.calls import batch_of
+    from memsched.inductor.calls import WithLoss, batch_of
     from memsched.inductor.fit.model import ladder_of
     from memsched.inductor.options import BackendOptions
 
     own = BackendOptions(**{"strict": True, **(options or {}), "peak_budget": budget, "levers": levers})
-    batch = args if loss_fn is not None and not kwargs else batch_of(model, args, kwargs)
+    batch = batch_of(model if loss_fn is None else WithLoss(model, loss_fn), args, kwargs)
     return Fit(ladder_of(model, batch, optimizer, loss_fn, own, on_rung), optimizer is not None)
 
 

@@ -69,8 +69,8 @@ def explain(
     from memsched.render.text.explanation import explain_step
 
     question = StepQuestion(train, device, experiments, stock, measure, fullgraph)
-    batch = args if loss_fn is not None and not kwargs else batch_of(model, args, kwargs)
     model = model if loss_fn is None else WithLoss(model, loss_fn)
+    batch = batch_of(model, args, kwargs)
     return explain_step(plan_step(model, batch, question, optimizer=optimizer, progress=progress))
 
 

@@ -102,6 +102,12 @@ def test_three_ways_to_call_are_one_step_and_leave_no_trace() -> None:
     assert len({explanation.peak for explanation in found}) == 1
     by_function = memsched.explain(nn.Linear(64, 64), x, labels, loss_fn=nn.functional.mse_loss, **quick)
     assert [graph.kind for graph in by_function.graphs] == ["forward", "backward"]
+
+    def of_batch(output: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return nn.functional.mse_loss(output, batch["wanted"])
+
+    by_name = memsched.explain(nn.Linear(64, 64), {"input": x, "wanted": labels}, loss_fn=of_batch, **quick)
+    assert by_name.peak == by_function.peak
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(one is another for one, another in zip(parameters, model.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in parameters)

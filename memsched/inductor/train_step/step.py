@@ -209,9 +209,7 @@ class TrainStep:
 
     def _batch(self, args: Sequence[Any], named: Mapping[str, Any]) -> Batch:
         """The batch as the model takes it; with a `loss_fn` a dictionary has what both take."""
-        if self.loss_fn is not None and len(args) == 1 and isinstance(args[0], Mapping) and not named:
-            return dict(args[0])
-        return batch_of(self.model, args, named)
+        return batch_of(self._with_loss, args, named)
 
     def _run(self, request: Request, batch: Batch) -> Tensor:
         signature = signature_of(batch)
