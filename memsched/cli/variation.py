@@ -50,7 +50,10 @@ def parse_variation(text: str) -> Values | Range:
     if not equals or not name.isidentifier() or not values:
         raise InputError(f"--vary: {text!r} is not NAME=1,2,4 or NAME=A..B")
     if match := re.fullmatch(r"(\d+)\.\.(\d+)", rest):
-        return _range(name, int(match[1]), int(match[2]), "--vary", text)
+        first, last = int(match[1]), int(match[2])
+        if not 1 <= first < last:
+            raise InputError(f"--vary: {text!r} is not a range such as {name}=1..64")
+        return Range(name, first, last, "--vary")
     return Values(name, tuple(_value(part) for part in values))
 
 
@@ -62,12 +65,6 @@ def parse_sizes(text: str) -> int | Range:
     if not 1 <= first <= last:
         raise InputError(f"--batch-size: {text!r} is not a size such as 8, or a range such as 1..64")
     return first if first == last else Range("batch_size", first, last, "--batch-size")
-
-
-def _range(name: str, first: int, last: int, option: str, text: str) -> Range:
-    if not 1 <= first < last:
-        raise InputError(f"{option}: {text!r} is not a range such as {name}=1..64")
-    return Range(name, first, last, option)
 
 
 def _value(text: str) -> Any:

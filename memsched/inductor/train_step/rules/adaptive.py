@@ -40,13 +40,9 @@ class AdamRule(Rule):
     def update(
         self, structure: Structure, param: Tensor, gradient: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
-        amsgrad, decoupled, decays, maximize = structure
+        amsgrad = structure[0]
         minus_size, root_correction, weight1, beta2, weight2, eps, weight_decay, keep = scalars
-        gradient = -gradient if maximize else gradient
-        if decays and decoupled:
-            param = param * keep
-        elif decays:
-            gradient = gradient + param * weight_decay
+        param, gradient = _decayed(param, gradient, structure[1:], weight_decay, keep)
         average = torch.lerp(state["exp_avg"], gradient, weight1)
         square = state["exp_avg_sq"] * beta2 + gradient * gradient * weight2
         new_state = {"exp_avg": average, "exp_avg_sq": square}
@@ -76,13 +72,8 @@ class NAdamRule(Rule):
     def update(
         self, structure: Structure, param: Tensor, gradient: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
-        decoupled, decays, maximize = structure
         lr, decay, keep, weight1, beta2, weight2, inverse_correction, eps, mu, mu_next = scalars
-        gradient = -gradient if maximize else gradient
-        if decays and decoupled:
-            param = param * keep
-        elif decays:
-            gradient = gradient + param * decay
+        param, gradient = _decayed(param, gradient, structure, decay, keep)
         # torch keeps the product in float32, whatever the parameter is.
         product = (state["mu_product"] * mu).to(torch.float32).to(param.dtype)
         average = torch.lerp(state["exp_avg"], gradient, weight1)
@@ -115,13 +106,8 @@ class RAdamRule(Rule):
     def update(
         self, structure: Structure, param: Tensor, gradient: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
-        decoupled, decays, maximize = structure
         size, root, adapts, decay, keep, weight1, beta2, weight2, eps = scalars
-        gradient = -gradient if maximize else gradient
-        if decays and decoupled:
-            param = param * keep
-        elif decays:
-            gradient = gradient + param * decay
+        param, gradient = _decayed(param, gradient, structure, decay, keep)
         average = torch.lerp(state["exp_avg"], gradient, weight1)
         square = state["exp_avg_sq"] * beta2 + gradient * gradient * weight2
         factor = torch.where(adapts > 0, root / (square.sqrt() + eps), 1.0)
@@ -184,3 +170,17 @@ class AdagradRule(Rule):
             gradient = gradient + param * decay
         total = state["sum"] + gradient * gradient
         return param - gradient / (total.sqrt() + eps) * size, {"sum": total}
+
+
+def _decayed(
+    param: Tensor, gradient: Tensor, structure: Structure, decay: Tensor, keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Parameter and gradient, with the decay in one of them.
+
+    structure: whether it goes into the parameter, whether there is any, and whether the loss is to be maximized.
+    """
+    decoupled, decays, maximize = structure
+    gradient = -gradient if maximize else gradient
+    if decays and decoupled:
+        return param * keep, gradient
+    return param, gradient + param * decay if decays else gradient

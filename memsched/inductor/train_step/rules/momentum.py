@@ -45,10 +45,7 @@ class SGDRule(Rule):
 
 
 class MuonRule(Rule):
-    """torch/optim/_muon.py, `_single_tensor_muon`: a matrix is moved along its momentum, made orthogonal.
-
-    What Newton and Schulz's iteration multiplies lives in bfloat16 and is as large as the parameter, five times over.
-    """
+    """torch/optim/_muon.py, `_single_tensor_muon`: a matrix is moved along its momentum, made orthogonal."""
 
     counts_steps = False
 
