@@ -74,10 +74,11 @@ class Prediction:
         """How far the model that the planner searched under is from the bytes of the wrapper that came out; a share."""
         return self.modelled / self.replayed - 1 if self.replayed else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with the peak and the model's error."""
+    def to_json(self, room: int | None = None) -> dict[str, Any]:
+        """Plain values, with the peak and the model's error; whether it fits into `room` bytes, if that is asked."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        return values | {"peak": self.peak, "model_error": self.model_error}
+        told = values | {"peak": self.peak, "model_error": self.model_error}
+        return told if room is None else told | {"fits": self.peak <= room}
 
 
 def predict(plan: StepPlan) -> Prediction:

@@ -174,9 +174,7 @@ def _to_json(
         "batch_size": given.get("batch_size"),
         "arguments": dict(given),
         "device_memory": memory,
-        "ways": [
-            prediction.to_json() | ({} if room is None else {"fits": prediction.peak <= room}) for prediction in found
-        ],
+        "ways": [prediction.to_json(room) for prediction in found],
     }
 
 

@@ -95,13 +95,8 @@ class Variation:
     def to_json(self, target: str, device: str, room: int | None) -> str:
         """A `memsched-step-plans/1` object."""
         rows = [
-            {
-                "value": value,
-                "ways": [
-                    one.to_json() | ({} if room is None else {"fits": one.peak <= room}) for one in (stock, planned)
-                ],
-            }
-            for value, (stock, planned) in zip(self.varied.values, self.plans, strict=True)
+            {"value": value, "ways": [one.to_json(room) for one in ways]}
+            for value, ways in zip(self.varied.values, self.plans, strict=True)
         ]
         told = {"format": "memsched-step-plans/1", "target": target, "device": device, "arguments": dict(self.given)}
         return json.dumps({**told, "varied": self.varied.name, "plans": rows}, separators=(",", ":"))
