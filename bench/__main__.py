@@ -13,6 +13,7 @@ COMMANDS = {
     "train-step": ("run.train_step", "ways to train a step: memory, time, compile time"),
     "capture": ("orders.capture", "scheduler graphs of the models into bench/instances/"),
     "orders": ("orders.command", "how good the orders are on captured graphs"),
+    "parallel": ("orders.parallel", "what captured graphs may hold when several ops run at once"),
     "scale": ("orders.scale", "planning time and peaks on large synthetic graphs"),
     "prices": ("orders.prices", "what a unit of work takes on this machine, by stage of the solver"),
     "series-parallel-scale": ("orders.series_parallel_scale", "the polynomial algorithm on large graphs"),

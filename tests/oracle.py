@@ -1,6 +1,7 @@
 """Random graphs of every kind that matters, and the slow obvious optimum that all methods are held to.
 
 `brute_force_peak` is Dijkstra over all down-sets with its own idea of live bytes: it shares no code with memsched.
+`most_bytes_of_executions` tries every moment of every parallel run.
 """
 
 from __future__ import annotations
@@ -52,6 +53,32 @@ def brute_force_peak(graph: Graph) -> int:
                     best[other] = reached
                     heapq.heappush(heap, (reached, other))
     raise AssertionError("a graph without a topological order")
+
+
+def most_bytes_of_executions(graph: Graph, parallel: int | None) -> int:
+    """The worst case over all executions with at most `parallel` ops at once, by trying every one; exponential."""
+    worst = 0
+    for done, begun in _executions(graph, parallel):
+        held = sum(op.workspace for at, op in enumerate(graph.ops) if (begun & ~done) >> at & 1)
+        for buffer in graph.buffers:
+            users = buffer.consumers or ((buffer.producer,) if buffer.producer is not None else ())
+            born = buffer.producer is None or begun >> buffer.producer & 1
+            held += buffer.size if born and (buffer.kept or any(not done >> user & 1 for user in users)) else 0
+        worst = max(worst, held)
+    return worst
+
+
+def _executions(graph: Graph, parallel: int | None) -> Iterator[tuple[int, int]]:
+    """(completed, started) as bit masks, of every moment of every run; exponential."""
+    needs = [sum(1 << before for before in some) for some in graph.predecessors]
+    ops = range(len(graph))
+    for done in range(1 << len(graph)):
+        if any(done >> op & 1 and needs[op] & ~done for op in ops):
+            continue
+        ready = [op for op in ops if not done >> op & 1 and not needs[op] & ~done]
+        for count in range(min(len(ready), parallel or len(ready)) + 1):
+            for running in itertools.combinations(ready, count):
+                yield done, done | sum(1 << op for op in running)
 
 
 def _predecessor_masks(graph: Graph) -> list[int]:

@@ -21,7 +21,7 @@ _ = assert_peak  # the fixture, also where the plugin is not installed
 
 DOCS = ROOT / "docs"
 
-PAGES = ("understand-my-peak.md", "gate-in-ci.md", "lower-my-peak.md", "read-a-certificate.md")
+PAGES = ("understand-my-peak.md", "gate-in-ci.md", "lower-my-peak.md", "read-a-certificate.md", "parallel.md")
 """Pages whose commands need no more than a folder."""
 
 
@@ -33,8 +33,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "train.py").write_text(python_of("understand-my-peak.md", "train.py"))
     (tmp_path / "bench" / "instances").mkdir(parents=True)
-    for graph in (ROOT / "bench" / "instances").glob("mlp_*.json.gz"):
-        shutil.copy(graph, tmp_path / "bench" / "instances")
+    for graph in (ROOT / "bench" / "instances").glob("*.json.gz"):
+        if graph.name.startswith(("mlp_", "gpt_ac.bwd.postfusion")):
+            shutil.copy(graph, tmp_path / "bench" / "instances")
     yield tmp_path
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):

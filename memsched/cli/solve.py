@@ -1,4 +1,7 @@
-"""`memsched solve GRAPH`: order a graph for least peak memory; print tables or one plan, or write the plan."""
+"""`memsched solve GRAPH`: order a graph for least peak memory; print tables or one plan, or write the plan.
+
+With `--parallel` it is the worst case of several ops at once instead (`memsched.cli.parallel`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from memsched.cli.command import EXIT_DONE, EXIT_INTERRUPTED, Command
+from memsched.cli.parallel import declare_parallel, solve_parallel
 from memsched.cli.text import byte_count, print_table
 from memsched.cli.verify import method_of
 from memsched.core.graph import Graph
@@ -20,6 +24,7 @@ from memsched.core.result import (
     Options,
     Schedule,
 )
+from memsched.core.sizes import InputError
 from memsched.files.graph_file import read_graph
 from memsched.files.json_file import write_json
 from memsched.files.plan_file import plan_to_json
@@ -39,6 +44,7 @@ def _declare_solve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of local search (default: 0)")
     parser.add_argument("--method", choices=METHODS, default="auto", help="default: auto")
     parser.add_argument("--json", action="store_true", help="print one memsched-plan/1 object instead of tables")
+    declare_parallel(parser)
     parser.add_argument("-o", "--output", metavar="PLAN", help="also write the plan to this file")
 
 
@@ -47,6 +53,10 @@ def _solve(arguments: argparse.Namespace) -> int:
     limits = Options(
         arguments.time_limit, arguments.work_limit, arguments.seed, method=arguments.method, answer_interrupted=True
     )
+    if arguments.parallel is not None:
+        return solve_parallel(graph, limits, arguments)
+    if arguments.limit is not None:
+        raise InputError("--limit needs --parallel: an order has one peak, and no edges to choose")
     schedule = solve(graph, repeatable(limits))
     if arguments.output:
         write_json(arguments.output, plan_to_json(graph, schedule, embed_graph=True))  # for `show`

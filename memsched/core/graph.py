@@ -179,6 +179,15 @@ class Graph:
         return tuple(found)
 
     @cached_property
+    def descendants(self) -> tuple[int, ...]:
+        """For each op the set of its descendants, as a bit mask; n^2/8 bytes."""
+        found = [0] * len(self)
+        for op in reversed(self.topological_order):
+            for after in self.successors[op]:
+                found[op] |= found[after] | 1 << after
+        return tuple(found)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides an order (sizes, edges, workspaces), without any name."""
         ops = [op.workspace for op in self.ops]

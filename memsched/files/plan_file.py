@@ -33,7 +33,7 @@ from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin, Role
 from memsched.records.report import GraphReport
 
-__all__ = ["PLAN_FORMAT", "Plan", "origin_from_json", "plan_to_json", "read_plan", "report_to_plan"]
+__all__ = ["PLAN_FORMAT", "Plan", "origin_from_json", "plan_from_json", "plan_to_json", "read_plan", "report_to_plan"]
 
 PLAN_FORMAT = "memsched-plan/1"
 
@@ -80,7 +80,11 @@ class Plan:
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """The plan in a `memsched-plan/1` file; raises FormatError."""
-    data = read_json(path)
+    return plan_from_json(path, read_json(path))
+
+
+def plan_from_json(path: str | os.PathLike[str], data: object) -> Plan:
+    """The plan in the parsed JSON of the file `path`; raises FormatError."""
     try:
         return Plan(Fields("plan", data))
     except FormatError as error:

@@ -16,7 +16,7 @@ from memsched.records.report import GraphKind
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["GRAPH_KIND", "graph_kind", "graph_name", "num_kernels", "stock_reorder"]
+__all__ = ["GRAPH_KIND", "graph_kind", "graph_name", "num_kernels", "num_streams", "stock_reorder"]
 
 
 GRAPH_KIND = "memsched_kind"
@@ -40,6 +40,11 @@ def graph_name() -> str:
     if isinstance(V.graph, SubgraphLowering):
         return f"{GraphKind.SUBGRAPH} {V.graph.name}"
     return f"{graph_kind()} {getattr(V.graph, 'graph_id', None) or 0}"
+
+
+def num_streams() -> int:
+    """On how many streams of a device the ops of the graph run (torch 2.13 and later; one before)."""
+    return len(set(getattr(V.graph.scheduler, "node_to_stream", {}).values())) or 1
 
 
 def num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:

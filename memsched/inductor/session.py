@@ -30,7 +30,7 @@ from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.flops import flops_of
 from memsched.inductor.fused_twice import FusionState, can_fuse_twice, fuse_as_stock
 from memsched.inductor.fusing import FusionPlan
-from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
+from memsched.inductor.host import graph_kind, graph_name, num_kernels, num_streams, stock_reorder
 from memsched.inductor.options import NEGLIGIBLE, BackendOptions
 from memsched.inductor.order_only import forget_order_only_readers
 from memsched.inductor.ordered import NodesToOrder, OrderedNodes
@@ -40,6 +40,7 @@ from memsched.inductor.rewrites.rules import rewrites_of
 from memsched.inductor.storages.emissions import cut_groups
 from memsched.records.report import GraphReport
 from memsched.search.budget import repeatable
+from memsched.series_parallel.answer import series_parallel_answer
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
@@ -67,6 +68,10 @@ def begin_session(options: BackendOptions, sink: Sink) -> PlanningSession | None
             raise
         leave_to_stock("a graph", "beginning to plan", reason_of(error))
         return None
+
+
+class SeveralStreams(RuntimeError):
+    """A graph whose ops the user put on several streams: they run beside each other, and wait where he says."""
 
 
 class PlanningSession:
@@ -126,6 +131,8 @@ class PlanningSession:
 
     def _plan(self, nodes: Sequence[BaseSchedulerNode]) -> None:
         scheduler = V.graph.scheduler
+        if num_streams() > 1:
+            raise SeveralStreams(f"its ops run on {num_streams()} streams: what is alive together is no order's peak")
         self.prefusion = extract_graph(nodes, self.name, "prefusion")
         if self.options.fusion == "stock":
             return
@@ -212,6 +219,7 @@ class PlanningSession:
             refusals=refusals,
             fusions=fusing.fusions() if fusing else (),
             flops=flops_of(V.graph.module),
+            series_parallel=series_parallel_answer(graph),
             ranged=ranged,
             rewrites=rewrites_of(V.graph.module.graph),
             note="; ".join(filter(None, (schedule.note, *self._notes(), _range_words(ranged)))),

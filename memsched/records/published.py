@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from memsched.core.result import Status
-from memsched.records.report import GraphKind, GraphReport
+from memsched.records.report import GraphKind, GraphReport, SeriesParallel
 
 __all__ = [
     "MOST_REPORTS",
@@ -105,7 +105,9 @@ def restore_report(text: str) -> None:
         _expected.texts.remove(text)
         return
     told = json.loads(text)
-    known = {field.name for field in fields(GraphReport)} - {"refusals", "cached", "kind", "status"}
+    known = {field.name for field in fields(GraphReport)} - {"refusals", "cached", "kind", "status", "series_parallel"}
     figures = {key: value for key, value in told.items() if key in known}
     kind, status = GraphKind(told["kind"]), Status(told["status"])
-    add_report(GraphReport(**figures, kind=kind, status=status, cached=True))
+    shape = told.get("series_parallel")
+    found = SeriesParallel(shape["depth"], tuple(shape["witness"])) if shape else None
+    add_report(GraphReport(**figures, kind=kind, status=status, series_parallel=found, cached=True))

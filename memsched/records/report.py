@@ -15,7 +15,7 @@ from memsched.core.result import Schedule, Status
 from memsched.records.fusion import MadeFusion, RefusedFusion
 from memsched.records.origin import Origin
 
-__all__ = ["GraphKind", "GraphReport"]
+__all__ = ["GraphKind", "GraphReport", "SeriesParallel"]
 
 
 class GraphKind(enum.StrEnum):
@@ -28,6 +28,25 @@ class GraphKind(enum.StrEnum):
     STEP = "step"
     SUBGRAPH = "subgraph"
     GRAPH = "graph"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesParallel:
+    """Whether the precedences of a graph are series-parallel, and why not.
+
+    depth: compositions on the longest way down the decomposition tree, or None.
+    witness: else the names of four ops a, b, c, d with a before c and d, b before d, and nothing else between them: the
+        N that no series-parallel order holds (Valdes, Tarjan, Lawler 1982).
+    """
+
+    depth: int | None
+    witness: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.depth is not None:
+            return f"series-parallel, {self.depth} compositions deep"
+        a, b, c, d = self.witness
+        return f"not series-parallel: {a} before {c} and {d}, {b} before {d}, and nothing else"
 
 
 _OF_SCHEDULE = ("peak", "lower_bound", "gap", "status", "method", "seconds")
@@ -49,6 +68,7 @@ class GraphReport:
     flops: of its products, convolutions and attention (`memsched/inductor/flops.py`); 0 where nobody counted.
     ranged: buffers whose sizes depend on data: they count at the upper end of their range, and nothing is optimal.
     rewrites: how many nodes of the traced graph each rule changed (`memsched/inductor/rewrites/rules.py`).
+    series_parallel: whether the polynomial algorithm covers the graph after fusion, with tree depth or witness.
     refusals: those fusions, dearest first; fusions: those that were made, in that order.
     origins: what is known about each buffer, by name.
     fallback: why this graph was left to stock, or "".
@@ -79,6 +99,7 @@ class GraphReport:
     flops: int = 0
     ranged: tuple[str, ...] = ()
     rewrites: Mapping[str, int] = field(default_factory=dict)
+    series_parallel: SeriesParallel | None = None
     refusals: tuple[RefusedFusion, ...] = field(default=(), repr=False)
     fusions: tuple[MadeFusion, ...] = field(default=(), repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
@@ -103,7 +124,8 @@ class GraphReport:
         """The report as plain JSON values, without the graph, the schedule, the origins and the fusions made."""
         left_out = ("graph", "schedule", "origins", "fusions")
         plain = {key: value for key, value in vars(self).items() if key not in left_out}
-        return plain | {"refusals": [asdict(refusal) for refusal in self.refusals]}
+        shape = None if self.series_parallel is None else asdict(self.series_parallel)
+        return plain | {"series_parallel": shape, "refusals": [asdict(refusal) for refusal in self.refusals]}
 
     def __str__(self) -> str:
         if self.fallback:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from memsched.cli import COMMANDS, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, main
+from memsched.cli import COMMANDS, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_VERIFIED, EXIT_ROSE, main
 from memsched.cli.command import EXIT_CLAIMED
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.result import StatementCertificate
@@ -285,3 +285,60 @@ def test_a_reader_that_goes_away_is_not_an_error(graph_file: Path) -> None:
     command = f"{sys.executable} -m memsched solve {graph_file} | head -c 1"
     finished = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in finished.stderr
+
+
+def test_solve_parallel_prints_the_worst_case_and_verify_follows_it(
+    graph_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The statement is proved; with any number changed it is refused in one line."""
+    path = tmp_path / "worst.json"
+    assert main(["solve", str(graph_file), "--parallel", "any", "--limit", "1x", "-o", str(path)]) == EXIT_DONE
+    out = capsys.readouterr().out
+    assert "any number of ops at once" in out and " waits for " in out
+    assert main(["verify", str(graph_file), str(path)]) == EXIT_DONE
+    assert "proved" in capsys.readouterr().out
+    stated = json.loads(path.read_text())
+    assert stated["format"] == "memsched-worst-case/1" and stated["edges"]
+    lies: tuple[tuple[dict[str, Any], int], ...] = (
+        ({"held": stated["held"] + 1}, EXIT_BAD_INPUT),  # the status does not follow from it
+        ({"held": stated["held"] - 1, "status": "bounded"}, EXIT_NOT_VERIFIED),
+        ({"limit": stated["bound"] - 1}, EXIT_NOT_VERIFIED),
+        ({"edges": []}, EXIT_NOT_VERIFIED),
+        ({"edges": [[0, 99]]}, EXIT_BAD_INPUT),
+        ({"started": []}, EXIT_NOT_VERIFIED),
+        ({"ops": 3}, EXIT_NOT_VERIFIED),
+        ({"graph_digest": "0"}, EXIT_NOT_VERIFIED),
+    )
+    for lie, exit_code in lies:
+        path.write_text(json.dumps(stated | lie))
+        assert main(["verify", str(graph_file), str(path)]) == exit_code, lie
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_limit_below_every_order_is_a_failed_gate(graph_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", str(graph_file), "--parallel", "2", "--limit", "3"]) == EXIT_ROSE
+    assert "no order stays under 3 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--limit", "3"], "--limit needs --parallel"),
+        (["--parallel", "2", "--limit", "banana"], "is not a size"),
+        (["--parallel", "2", "--limit", "nanx"], "is not a size, nor a multiple"),
+    ],
+)
+def test_bad_limits_are_one_line(
+    graph_file: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["solve", str(graph_file), *arguments]) == EXIT_BAD_INPUT
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "1.5"])
+def test_a_number_of_ops_is_a_number(graph_file: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["solve", str(graph_file), f"--parallel={number}"])
+    assert exited.value.code == EXIT_BAD_INPUT
+    assert "is not a number of ops" in capsys.readouterr().err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
+import torch
 
 from memsched.inductor.failures import reason_of
 
@@ -19,3 +22,16 @@ from memsched.inductor.failures import reason_of
 )
 def test_an_error_in_one_line(error: Exception, line: str) -> None:
     assert reason_of(error) == line
+
+
+def test_a_graph_on_several_streams_is_left_to_stock_by_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What runs beside each other has no order whose peak could be planned."""
+    monkeypatch.setattr("memsched.inductor.session.num_streams", lambda: 2)
+    x = torch.randn(8, 8)
+    with caplog.at_level(logging.WARNING, logger="memsched"):
+        result = torch.compile(lambda x: (x @ x).sin() @ x, backend="memsched")(x)
+    torch.testing.assert_close(result, (x @ x).sin() @ x)
+    assert "2 streams" in caplog.text
+    torch._dynamo.reset()

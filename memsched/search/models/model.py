@@ -119,9 +119,6 @@ def sequencing(graph: Graph, largest_total: int) -> Sequencing:
 
 def _windows(graph: Graph) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Earliest and latest step of each op: the number of its ancestors, and n-1 less that of its descendants."""
-    ancestors, descendants = graph.ancestors, [0] * len(graph)
-    for op in reversed(graph.topological_order):
-        for after in graph.successors[op]:
-            descendants[op] |= descendants[after] | 1 << after
     last = len(graph) - 1
-    return tuple(mask.bit_count() for mask in ancestors), tuple(last - mask.bit_count() for mask in descendants)
+    earliest = tuple(mask.bit_count() for mask in graph.ancestors)
+    return earliest, tuple(last - mask.bit_count() for mask in graph.descendants)
