@@ -1,6 +1,7 @@
 """memsched under Hugging Face's Trainer, which compiles by itself.   python examples/hf_trainer.py
 
 `install` plans every compile of the process until `uninstall`; `torch_compile=True` is all that Trainer is told.
+`log_peaks` puts the planned peaks into its logs, and so into W&B, TensorBoard or whatever it reports to.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import tempfile
 
 import torch
 from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 import memsched
 
@@ -26,18 +26,6 @@ class Tokens(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": tokens, "labels": tokens}
 
 
-class TellPeaks(TrainerCallback):  # type: ignore[misc]
-    """Logs the planned peak of every graph that was compiled since the last step, with the loss and the rest."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> TrainerControl:
-        for report in memsched.reports():
-            state.log_history.append({f"peak MiB, {report.name}": round(report.peak / 2**20, 3)})
-        memsched.reset()
-        return control
-
-
 def main() -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -47,10 +35,11 @@ def main() -> None:
         arguments = TrainingArguments(
             folder, per_device_train_batch_size=4, max_steps=2, torch_compile=True, report_to=[], save_strategy="no"
         )
-        trainer = Trainer(model, arguments, train_dataset=Tokens(), callbacks=[TellPeaks()])
+        trainer = Trainer(model, arguments, train_dataset=Tokens())
+        memsched.log_peaks(trainer)
         trainer.train()
     memsched.uninstall()
-    peaks = [entry for entry in trainer.state.log_history if any(name.startswith("peak") for name in entry)]
+    peaks = [entry for entry in trainer.state.log_history if any(name.startswith("memsched") for name in entry)]
     assert peaks
     print(*peaks, sep="\n")
 

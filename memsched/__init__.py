@@ -6,6 +6,9 @@
     memsched.reports()                              # what was planned, one report per compiled graph
     memsched.fit(model, batch, budget="0.5x")       # how far down a step can go, and at what price
     memsched.explain(model, batch)                  # why a step peaks where it does, before it runs
+    memsched.summary(model, batch)                  # the same on one screen, in seconds
+    with memsched.explain_oom(model, batch): ...    # the same when the device has run out of memory
+    memsched.log_peaks(trainer)                     # planned peaks in the logs of Hugging Face's Trainer
 
 Importing this package imports neither torch nor a solver.
 """
@@ -20,12 +23,15 @@ from memsched.records.report import GraphReport
 __all__ = [
     "GraphReport",
     "explain",
+    "explain_oom",
     "fit",
     "install",
+    "log_peaks",
     "memsched_backend",
     "options",
     "reports",
     "reset",
+    "summary",
     "train_step",
     "uninstall",
 ]
@@ -37,10 +43,18 @@ def __getattr__(name: str) -> Any:
         from memsched.inductor.backend import memsched_backend
 
         return memsched_backend
-    if name == "explain":
-        from memsched.questions import explain
+    if name in ("explain", "summary"):
+        from memsched import questions
 
-        return explain
+        return getattr(questions, name)
+    if name == "explain_oom":
+        from memsched.out_of_memory import explain_oom
+
+        return explain_oom
+    if name == "log_peaks":
+        from memsched.callbacks import log_peaks
+
+        return log_peaks
     if name in ("install", "options", "uninstall"):
         from memsched.inductor import plain
 

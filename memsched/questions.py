@@ -1,6 +1,7 @@
 """What people ask about a model that they have not run: why does it peak, has the peak risen, what changed?
 
     memsched.explain(model, batch)                                 why the step peaks where it does, before it runs
+    memsched.summary(model, batch)                                 the same in seconds: no experiments; on one screen
     memsched explain train:step [--json] [--quick]                 the same from a terminal
     memsched explain graph.json                                    of a graph or a plan in a file, without torch
     memsched check train:step --baseline peaks.json [--update]     exit 1 when the peak of a graph rose
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from memsched.records.question import StepQuestion
 
 if TYPE_CHECKING:
-    from memsched.records.explanation import Explanation
+    from memsched.render.shown import ShownExplanation
 
-__all__ = ["explain", "explain_file", "explain_target"]
+__all__ = ["explain", "explain_file", "explain_target", "summary"]
 
 Progress: TypeAlias = "Callable[[str], None]"
 Arguments: TypeAlias = "Mapping[str, Any]"
@@ -47,7 +48,7 @@ def explain(
     measure: bool = False,
     fullgraph: bool = False,
     progress: Progress = _ignore,
-) -> Explanation:
+) -> ShownExplanation:
     """Why `model(*args, **kwargs)`, with its backward when `train`, peaks where it does; bytes of the memory model.
 
     A single dictionary is spread over the keywords that the model takes, as data loaders hand it over.
@@ -66,17 +67,28 @@ def explain(
     """
     from memsched.inductor.calls import WithLoss, batch_of
     from memsched.inductor.questions.plan_step import plan_step
+    from memsched.render.shown import shown
     from memsched.render.text.explanation import explain_step
 
     question = StepQuestion(train, device, experiments, stock, measure, fullgraph)
     model = model if loss_fn is None else WithLoss(model, loss_fn)
     batch = batch_of(model, args, kwargs)
-    return explain_step(plan_step(model, batch, question, optimizer=optimizer, progress=progress))
+    return shown(explain_step(plan_step(model, batch, question, optimizer=optimizer, progress=progress)))
+
+
+def summary(model: Any, *args: Any, **question: Any) -> ShownExplanation:
+    """Print on one screen what a step needs and where its bytes are, and return it; as `explain`, without experiments.
+
+    question: the keywords of `explain`.
+    """
+    found = explain(model, *args, **({"experiments": False} | question))
+    print(found.answer or found)
+    return found
 
 
 def explain_target(
     name: str, question: StepQuestion, progress: Progress = _ignore, arguments: Arguments = NOTHING
-) -> Explanation:
+) -> ShownExplanation:
     """`explain` of what the function `module:function` builds; it is built on fake tensors, unless it is measured.
 
     A CUDA device that is not there is planned for in a process of its own, as `memsched plan` does.
@@ -86,12 +98,13 @@ def explain_target(
         InputError: as `explain`; a function that cannot be called, or returns something else.
     """
     from memsched.inductor.questions.built import plan_target_step
+    from memsched.render.shown import shown
     from memsched.render.text.explanation import explain_step
 
-    return explain_step(plan_target_step(name, question, arguments, progress))
+    return shown(explain_step(plan_target_step(name, question, arguments, progress)))
 
 
-def explain_file(path: str) -> Explanation:
+def explain_file(path: str) -> ShownExplanation:
     """Explain the graph in a file: `memsched-graph/1`, Inductor's `reorder_for_peak_memory_debug` JSON, or a plan.
 
     A graph is ordered first; the answer has no step, no experiments and no plan of stock's fusions.  Needs no torch.
@@ -103,6 +116,7 @@ def explain_file(path: str) -> Explanation:
     from memsched.records.report import GraphKind, GraphReport
     from memsched.records.step import PlannedStep
     from memsched.render.planned_file import read_planned
+    from memsched.render.shown import shown
     from memsched.render.text.explanation import explain_step
     from memsched.search.orders.inductor import stock_orders
 
@@ -119,4 +133,4 @@ def explain_file(path: str) -> Explanation:
         refusals=found.refusals,
         origins=found.origins,
     )
-    return explain_step(PlannedStep((report,), device=graph.device, step_known=False))
+    return shown(explain_step(PlannedStep((report,), device=graph.device, step_known=False)))

@@ -21,7 +21,14 @@ _ = assert_peak  # the fixture, also where the plugin is not installed
 
 DOCS = ROOT / "docs"
 
-PAGES = ("understand-my-peak.md", "gate-in-ci.md", "lower-my-peak.md", "read-a-certificate.md", "parallel.md")
+PAGES = (
+    "understand-my-peak.md",
+    "gate-in-ci.md",
+    "lower-my-peak.md",
+    "read-a-certificate.md",
+    "parallel.md",
+    "experts.md",
+)
 """Pages whose commands need no more than a folder."""
 
 
@@ -32,6 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "train.py").write_text(python_of("understand-my-peak.md", "train.py"))
+    (tmp_path / "moe.py").write_text(python_of("experts.md", "moe.py"))
     (tmp_path / "bench" / "instances").mkdir(parents=True)
     for graph in (ROOT / "bench" / "instances").glob("*.json.gz"):
         if graph.name.startswith(("mlp_", "gpt_ac.bwd.postfusion")):

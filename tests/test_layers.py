@@ -23,7 +23,7 @@ LAYERS = (
     ("storage", "fusion", "levers"),
     ("inductor", "render", "patching"),
     ("questions", "planning"),
-    ("fitting",),
+    ("fitting", "out_of_memory", "callbacks"),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )
@@ -31,7 +31,7 @@ LAYERS = (
 
 PURE = (
     *("core", "contract", "records", "files", "check", "series_parallel", "search", "fusion", "storage", "levers"),
-    *("questions", "planning", "fitting", "patching", "render", "cli"),
+    *("questions", "planning", "fitting", "out_of_memory", "callbacks", "patching", "render", "cli"),
 )
 """Parts that import neither torch nor a solver when they are imported."""
 

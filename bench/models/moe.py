@@ -5,6 +5,7 @@ Routers give every token a weight for every expert, zero where it does not go:
     TokenChoice(k)      every token picks its k best experts (Shazeer et al. 2017)
     ExpertChoice(l)     every expert picks its l best tokens (Zhou et al. 2022; Chowdhury et al. 2023 for patches)
     SampleChoice(k)     a sample picks its k best experts for all of its tokens
+    PatchChoice(l)      every expert picks its l best patches, weighted by a softmax over those (Chowdhury et al. 2023)
     DynamicChoice(tau)  the fewest experts whose probabilities reach tau, for a token or a sample (Huang et al. 2024)
 
 Implementations compute the same sum where no expert is over its capacity:
@@ -12,12 +13,15 @@ Implementations compute the same sum where no expert is over its capacity:
     loop       every expert sees every token; the weights do the rest
     capacity   every expert gathers the tokens that weigh most, as many as it has room for, and scatters back
     grouped    the same with all experts in one batched product
+    gathered   every expert gathers the tokens that chose it, however many: sizes that depend on data, one graph
+    sorted     tokens sorted by expert and one grouped product (`torch._grouped_mm`), as production code does; any token
+               has the same number of experts
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,15 +29,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["IMPLEMENTATIONS", "DynamicChoice", "ExpertChoice", "MoELayer", "Router", "SampleChoice", "TokenChoice"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "DynamicChoice",
+    "ExpertChoice",
+    "MoELayer",
+    "PatchChoice",
+    "Router",
+    "SampleChoice",
+    "TokenChoice",
+    "keep_experts",
+]
 
-IMPLEMENTATIONS = ("loop", "capacity", "grouped")
+IMPLEMENTATIONS = ("loop", "capacity", "grouped", "gathered", "sorted")
 
 
 class Router(Protocol):
-    """Turns probabilities (batch, tokens, experts) into weights of the same shape."""
+    """Turns the gate's logits (batch, tokens, experts) into weights of the same shape."""
 
-    def weights(self, probabilities: Tensor) -> Tensor: ...
+    def weights(self, logits: Tensor) -> Tensor: ...
 
     def share(self, experts: int) -> float:
         """The share of all tokens that an expert gets on average."""
@@ -46,9 +60,8 @@ class TokenChoice:
 
     k: int = 2
 
-    def weights(self, probabilities: Tensor) -> Tensor:
-        chosen, experts = probabilities.topk(self.k, -1)
-        return torch.zeros_like(probabilities).scatter(-1, experts, chosen / chosen.sum(-1, keepdim=True))
+    def weights(self, logits: Tensor) -> Tensor:
+        return _best(logits.softmax(-1), self.k)
 
     def share(self, experts: int) -> float:
         return self.k / experts
@@ -60,7 +73,8 @@ class ExpertChoice:
 
     share_of_tokens: float = 0.5
 
-    def weights(self, probabilities: Tensor) -> Tensor:
+    def weights(self, logits: Tensor) -> Tensor:
+        probabilities = logits.softmax(-1)
         picks = max(1, int(self.share_of_tokens * probabilities.shape[1]))
         chosen, tokens = probabilities.topk(picks, 1)
         return torch.zeros_like(probabilities).scatter(1, tokens, chosen)
@@ -70,13 +84,28 @@ class ExpertChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchChoice:
+    """Every expert picks the `patches` that its router scores highest, weighted by a softmax over the chosen."""
+
+    patches: int = 2
+    of: int = 16
+
+    def weights(self, logits: Tensor) -> Tensor:
+        chosen, tokens = logits.topk(self.patches, 1)
+        return torch.zeros_like(logits).scatter(1, tokens, chosen.softmax(1))
+
+    def share(self, experts: int) -> float:
+        return self.patches / self.of
+
+
+@dataclass(frozen=True, slots=True)
 class SampleChoice:
     """A sample picks `k` experts for all of its tokens, by its mean probabilities."""
 
     k: int = 2
 
-    def weights(self, probabilities: Tensor) -> Tensor:
-        return TokenChoice(self.k).weights(probabilities.mean(1, keepdim=True)).expand_as(probabilities)
+    def weights(self, logits: Tensor) -> Tensor:
+        return _best(logits.softmax(-1).mean(1, keepdim=True), self.k).expand_as(logits)
 
     def share(self, experts: int) -> float:
         return self.k / experts
@@ -84,12 +113,17 @@ class SampleChoice:
 
 @dataclass(frozen=True, slots=True)
 class DynamicChoice:
-    """The fewest experts whose probabilities add up to `tau`; for every token, or for every sample."""
+    """The fewest experts whose probabilities add up to `tau`; for every token, or for every sample.
+
+    mean_k: experts of a token on average, as measured; rooms of experts then follow it, and are as large as tau else.
+    """
 
     tau: float = 0.6
     per_sample: bool = False
+    mean_k: float | None = None
 
-    def weights(self, probabilities: Tensor) -> Tensor:
+    def weights(self, logits: Tensor) -> Tensor:
+        probabilities = logits.softmax(-1)
         seen = probabilities.mean(1, keepdim=True) if self.per_sample else probabilities
         ranked, experts = seen.sort(-1, descending=True)
         needed = ranked.cumsum(-1) - ranked < self.tau
@@ -98,7 +132,7 @@ class DynamicChoice:
         return torch.zeros_like(seen).scatter(-1, experts, kept).expand_as(probabilities)
 
     def share(self, experts: int) -> float:
-        return self.tau
+        return self.tau if self.mean_k is None else self.mean_k / experts
 
 
 class SwiGLU(nn.Module):
@@ -131,6 +165,7 @@ class MoELayer(nn.Module):
     """A router and experts over (batch, tokens, width).
 
     capacity: room of an expert over the tokens that it gets on average; what does not fit is dropped.
+    shared: experts that see every token beside the chosen ones (DeepSeekMoE), one of that many times the size.
     """
 
     def __init__(
@@ -141,20 +176,33 @@ class MoELayer(nn.Module):
         router: Router | None = None,
         implementation: str = "loop",
         capacity: float = 1.25,
+        shared: int = 0,
     ) -> None:
         super().__init__()
         if implementation not in IMPLEMENTATIONS:
             raise ValueError(f"implementation {implementation!r} is unknown (there are {', '.join(IMPLEMENTATIONS)})")
         self.router = router or TokenChoice()
+        if implementation == "sorted" and not isinstance(self.router, TokenChoice):
+            raise ValueError(f"implementation 'sorted' needs TokenChoice, not {type(self.router).__name__}")
         self.implementation, self.capacity = implementation, capacity
         self.gate = nn.Linear(width, experts, bias=False)
-        if implementation == "grouped":
+        self.shared = SwiGLU(width, shared * hidden) if shared else None
+        if implementation in ("grouped", "sorted"):
             self.batched = BatchedSwiGLU(width, hidden, experts)
         else:
             self.experts = nn.ModuleList(SwiGLU(width, hidden) for _ in range(experts))
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.router.weights(self.gate(x).softmax(-1))
+        output = self._chosen(x)
+        return output if self.shared is None else output + self.shared(x)
+
+    def _chosen(self, x: Tensor) -> Tensor:
+        """What the experts say that were chosen."""
+        weights = self.router.weights(self.gate(x))
+        if self.implementation == "gathered":
+            return self._gathered(x.flatten(0, 1), weights.flatten(0, 1)).view_as(x)
+        if self.implementation == "sorted":
+            return self._sorted(x.flatten(0, 1), weights.flatten(0, 1)).view_as(x)
         if self.implementation == "loop":
             return _sum([weights[..., at : at + 1] * expert(x) for at, expert in enumerate(self.experts)])
         flat, columns = x.flatten(0, 1), weights.flatten(0, 1).T
@@ -174,6 +222,78 @@ class MoELayer(nn.Module):
     def _grouped(self, x: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
         result = self.batched(x[tokens]) * weights[..., None]
         return torch.zeros_like(x).index_add(0, tokens.flatten(), result.flatten(0, 1))
+
+    def _gathered(self, x: Tensor, weights: Tensor) -> Tensor:
+        output = torch.zeros_like(x)
+        for at, expert in enumerate(self.experts):
+            tokens = weights[:, at].nonzero().squeeze(1)
+            output = output.index_add(0, tokens, expert(x[tokens]) * weights[tokens, at, None])
+        return output
+
+    def _sorted(self, x: Tensor, weights: Tensor) -> Tensor:
+        assert isinstance(self.router, TokenChoice)
+        chosen, experts = weights.topk(self.router.k, -1)
+        order = experts.flatten().argsort(stable=True)
+        tokens = order // self.router.k
+        counts = torch.zeros(weights.shape[1], dtype=torch.int32, device=x.device)
+        ends = counts.scatter_add(0, experts.flatten(), torch.ones_like(order, dtype=torch.int32)).cumsum(0)
+        bank, ends = self.batched, ends.to(torch.int32)
+        rows = x[tokens]
+        hidden = F.silu(torch._grouped_mm(rows, bank.gate, offs=ends)) * torch._grouped_mm(rows, bank.up, offs=ends)
+        result = torch._grouped_mm(hidden, bank.down, offs=ends) * chosen.flatten()[order, None]
+        return torch.zeros_like(x).index_add(0, tokens, result)
+
+
+def keep_experts(layer: MoELayer, kept: Sequence[int], optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Keep only these experts of `layer`: of its bank, its router, their gradients, and the optimizer's state.
+
+    Sliced parameters are new ones, in the layer and in the optimizer, which goes on with them.  Raises IndexError for
+    an expert that is not there, ValueError for none.
+    """
+    index = torch.tensor(sorted(set(kept)))
+    if not len(index):
+        raise ValueError("kept: at least one expert")
+    if index[-1] >= layer.gate.out_features or index[0] < 0:
+        raise IndexError(f"kept: {list(kept)}; the layer has {layer.gate.out_features} experts")
+    changed = {layer.gate.weight: _sliced(layer.gate, "weight", index)}
+    layer.gate.out_features = len(index)
+    if layer.implementation in ("grouped", "sorted"):
+        changed |= {old: _sliced(layer.batched, name, index) for name, old in list(layer.batched.named_parameters())}
+    else:
+        gone = [expert for at, expert in enumerate(layer.experts) if at not in index]
+        layer.experts = nn.ModuleList(layer.experts[at] for at in index.tolist())
+        changed |= {parameter: None for expert in gone for parameter in expert.parameters()}
+    if optimizer is not None:
+        _follow(optimizer, changed, index)
+
+
+def _sliced(module: nn.Module, name: str, index: Tensor) -> nn.Parameter:
+    """A new parameter in the place of an old one: the rows `index` of it and of its gradient."""
+    old = getattr(module, name)
+    new = nn.Parameter(old.detach()[index].clone())
+    new.grad = None if old.grad is None else old.grad[index].clone()
+    setattr(module, name, new)
+    return new
+
+
+def _follow(optimizer: torch.optim.Optimizer, changed: Mapping[Tensor, nn.Parameter | None], index: Tensor) -> None:
+    """Give the optimizer the new parameters, with the rows `index` of their state; what became None it forgets."""
+    for group in optimizer.param_groups:
+        replaced = [changed.get(parameter, parameter) for parameter in group["params"]]
+        group["params"] = [parameter for parameter in replaced if parameter is not None]
+    for old, new in changed.items():
+        state = optimizer.state.pop(old, None)
+        if state is not None and new is not None:
+            optimizer.state[new] = {
+                name: value[index].clone() if isinstance(value, Tensor) and value.shape == old.shape else value
+                for name, value in state.items()
+            }
+
+
+def _best(probabilities: Tensor, k: int) -> Tensor:
+    """The `k` largest of each row, divided by their sum; 0 elsewhere."""
+    chosen, experts = probabilities.topk(k, -1)
+    return torch.zeros_like(probabilities).scatter(-1, experts, chosen / chosen.sum(-1, keepdim=True))
 
 
 def _sum(tensors: Sequence[Tensor]) -> Tensor:

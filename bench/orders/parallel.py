@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench parallel", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", nargs="?", default=INSTANCES / "captured")
     parser.add_argument("--every", type=int, default=3, metavar="K", help="only every K-th graph (default: 3)")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="of search for each question")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="of search for each question")
     parser.add_argument("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args(argv)
     rows = []

@@ -9,6 +9,7 @@ killed, with the `reason`.  Bytes and seconds.
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import platform
@@ -21,7 +22,18 @@ from typing import Any
 from bench.models import MODELS, parse_policy
 from memsched.files.json_file import atomic_write
 
-__all__ = ["LOWERED", "MODES", "SUITES", "Case", "Rows", "cases_of", "environment", "read_rows", "write_environment"]
+__all__ = [
+    "LOWERED",
+    "MODES",
+    "SUITES",
+    "Case",
+    "Depth",
+    "Rows",
+    "cases_of",
+    "environment",
+    "read_rows",
+    "write_environment",
+]
 
 Row = dict[str, Any]
 
@@ -33,6 +45,18 @@ LOWERED = ("stock", "stock_no_reorder", "order", "memsched")
 """The modes that have a modelled peak."""
 
 SUITES = ("smoke", "ac", "shared", "moe", "images", "irregular", "hf", "all")
+
+
+class Depth(enum.StrEnum):
+    """How far a mode is compiled.
+
+    KERNELS: whole; bytes, gradients and times are measured.  BYTES: kernels do nothing, so that the wrapper's real
+    bytes are measured in seconds, and nothing else.  LOWERED: planned; nothing but eager is measured.
+    """
+
+    KERNELS = "kernels"
+    BYTES = "bytes"
+    LOWERED = "lowered"
 
 
 @dataclass(frozen=True, slots=True)

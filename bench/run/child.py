@@ -10,6 +10,7 @@ so that nothing is lost when the process is killed:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import sys
@@ -22,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.memory.no_kernels import kernels_that_do_nothing
 from bench.models import Workload, build
-from bench.run.cases import LOWERED, Case, Row
+from bench.run.cases import LOWERED, Case, Depth, Row
 from bench.run.gradients import check_gradients
 from bench.run.memory import measure_step, tensor_bytes
 from bench.run.step import clear_gradients, seconds_in_alternation, training_step
@@ -48,7 +50,7 @@ class _Run:
         self.case = Case(**task["case"])
         self.modes: list[str] = task["modes"]
         self.repetitions: int = task["repetitions"]
-        self.lower_only: bool = task["lower_only"]
+        self.depth = Depth(task["depth"])
         self.events = events
         self.steps: dict[str, Callable[[], None]] = {}
 
@@ -63,7 +65,7 @@ class _Run:
         self.reference = copy.deepcopy(workload.model)
         self.reference(*workload.batch).backward()
         with workload.policy.settings():
-            if not self.lower_only and set(self.modes) & set(LOWERED):
+            if self.depth is Depth.KERNELS and set(self.modes) & set(LOWERED):
                 self.tell({"doing": "compiling the C++ headers", "mode": None})
                 torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=case.device))
             for mode in self.modes:
@@ -79,11 +81,13 @@ class _Run:
         row["parameter_bytes"] = tensor_bytes(workload.model.parameters())
         row["batch_bytes"] = tensor_bytes(workload.batch)
         try:
-            if self.lower_only and mode in LOWERED:
+            if self.depth is Depth.LOWERED and mode in LOWERED:
                 self.tell({"doing": f"lowering {mode}", "mode": mode})
                 row |= lower(mode, workload)
             else:
-                row |= self.run(mode, workload)
+                without = self.depth is Depth.BYTES and mode != "eager"
+                with kernels_that_do_nothing() if without else contextlib.nullcontext():
+                    row |= self.run(mode, workload)
         except Exception as error:
             row |= {"status": _status(error), "reason": reason_of(error)}
         self.tell({"row": row})
@@ -102,7 +106,8 @@ class _Run:
         row: Row = {"measured": True}
         if mode != "eager":
             row |= {"compile_seconds": seconds} | describe_graphs(mode, reports())
-        row |= {"difference": self.check(mode, model, workload)}
+        if self.depth is Depth.KERNELS:
+            row |= {"difference": self.check(mode, model, workload)}
         self.tell({"doing": f"measuring {mode}", "mode": mode})
         step()
         clear_gradients(model)

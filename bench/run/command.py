@@ -2,6 +2,7 @@
 
 python -m bench run --suite ac                                     measured, CPU, all modes
 python -m bench run --suite all --modes eager stock memsched --lower-only    modelled peaks, no C++ compiler
+python -m bench run --suite ac --ac second selective --bytes-only  measured bytes in seconds, kernels do nothing
 python -m bench run --models gpt unet --batch-sizes 1x 2x --ac none block budget-0.5
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.models import MODELS, POLICIES, SIZES
-from bench.run.cases import MODES, SUITES, Case, Row, Rows, cases_of, write_environment
+from bench.run.cases import MODES, SUITES, Case, Depth, Row, Rows, cases_of, write_environment
 
 __all__ = ["main"]
 
@@ -48,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     write_environment(folder, options.device)
-    repetitions = 0 if options.jobs > 1 or options.lower_only else options.repetitions
+    repetitions = options.repetitions if options.jobs == 1 and options.depth is Depth.KERNELS else 0
     try:
         with tempfile.TemporaryDirectory(prefix="memsched-bench-") as cache, _progress(count) as (tell, advance):
-            runner = _Runner(rows, repetitions, options.lower_only, options.timeout, cache)
+            runner = _Runner(rows, repetitions, options.depth, options.timeout, cache)
             with ThreadPoolExecutor(options.jobs) as pool, runner.stopping_on_signals(pool):
                 for done in [pool.submit(runner.run, case, modes, tell, advance) for case, modes in todo]:
                     done.result()
@@ -79,8 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ac", nargs="+", default=[], metavar="POLICY",
                         help=f"checkpoint policies: {', '.join(POLICIES)} (default: each model's own)")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--lower-only", action="store_true",
-                        help="modelled peaks without generating code; eager is still measured")  # fmt: skip
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument("--lower-only", dest="depth", action="store_const", const=Depth.LOWERED, default=Depth.KERNELS,
+                       help="modelled peaks without generating code; eager is still measured")  # fmt: skip
+    depth.add_argument("--bytes-only", dest="depth", action="store_const", const=Depth.BYTES,
+                       help="measured peaks of code whose kernels do nothing; no gradients, no times")  # fmt: skip
     parser.add_argument("--repetitions", type=int, default=15, help="timed steps of each mode (default: 15)")
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time; above 1 no times are taken")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one mode (default: 900)")
@@ -103,7 +107,8 @@ def _prepare(options: argparse.Namespace) -> tuple[list[tuple[Case, list[str]]],
     size = options.size or options.device
     cases = cases_of(options.suite, options.models, size, options.device, options.ac, options.batch_sizes)
     name = "models" if options.models else options.suite
-    folder = options.output or Path("bench/results") / f"{name}-{options.device}{'-lowered' * options.lower_only}"
+    suffix = "" if options.depth is Depth.KERNELS else f"-{options.depth}"
+    folder = options.output or Path("bench/results") / f"{name}-{options.device}{suffix}"
     rows = Rows(folder)
     todo = [(case, rows.missing(case, options.modes, options.again)) for case in cases]
     return [(case, modes) for case, modes in todo if modes], rows, folder
@@ -119,7 +124,7 @@ class _Runner:
 
     rows: Rows
     repetitions: int
-    lower_only: bool
+    depth: Depth
     timeout: float
     cache: str
 
@@ -157,7 +162,7 @@ class _Runner:
         """The rows that one process gave; when it died, with one for the mode that it died in."""
         with tempfile.TemporaryDirectory(prefix="memsched-bench-") as place:
             task, events = Path(place) / "task.json", Path(place) / "events.jsonl"
-            fields = {"repetitions": self.repetitions, "lower_only": self.lower_only}
+            fields = {"repetitions": self.repetitions, "depth": self.depth}
             task.write_text(json.dumps({"case": asdict(case), "modes": modes, **fields}))
             own = {"TORCHINDUCTOR_CACHE_DIR": self.cache, "TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}
             command = [sys.executable, "-m", "bench.run.child", str(task), str(events)]

@@ -12,6 +12,7 @@ from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
 from memsched.cli.variation import Range, Values, Variation, find_largest, parse_sizes, parse_variation, plan_values
+from memsched.core.gpus import GPUS, memory_of
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.planning import Prediction, StepPlanner
 from memsched.render.text.words import format_bytes
@@ -25,6 +26,7 @@ _NOT_SEEN = "the CUDA context, fragmentation, workspaces of cuDNN, the optimizer
 
 _EXAMPLES = """examples:
   memsched plan train:step --device-memory 24GiB                           does it fit, and what takes the bytes
+  memsched plan train:step --gpu h100                                      the same for a GPU by its name
   memsched plan train:step --device-memory 24GiB --batch-size 1..64        the largest batch that fits
   memsched plan train:step --vary experts=4,8,16                           a table: any argument of the function
   memsched plan train:step --device-memory 24GiB --vary length=512..8192   the largest length that fits
@@ -36,7 +38,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("target", nargs="?", metavar="MODULE:FUNCTION", help="a function that returns (model, batch)")
     parser.add_argument("--device", default="cuda", help="cuda (no GPU is needed) or cpu (default: cuda)")
-    parser.add_argument("--device-memory", metavar="SIZE", help="what the device has, such as 24GiB")
+    memory = parser.add_mutually_exclusive_group()
+    memory.add_argument("--device-memory", metavar="SIZE", help="what the device has, such as 24GiB")
+    memory.add_argument("--gpu", metavar="NAME", help=f"or its name: {', '.join(GPUS)}")
     parser.add_argument(
         "--batch-size", metavar="N|A..B", help="given to the function; a range: the largest of it that fits"
     )
@@ -49,6 +53,13 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--setup", action="store_true", help="download what plans for cuda need, once")
 
 
+def _memory(arguments: argparse.Namespace) -> int | None:
+    """Bytes of the device, where they are given."""
+    if arguments.gpu is not None:
+        return memory_of(arguments.gpu)
+    return None if arguments.device_memory is None else parse_bytes(arguments.device_memory)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.setup:
         _set_up()
@@ -56,11 +67,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.setup:
             return EXIT_DONE
         raise InputError("MODULE:FUNCTION is missing")
-    memory = None if arguments.device_memory is None else parse_bytes(arguments.device_memory)
+    memory = _memory(arguments)
     room = None if memory is None else memory - parse_bytes(arguments.reserve)
     given, varied = _arguments(arguments)
     if isinstance(varied, Range) and room is None:
-        raise InputError(f"{varied.option}: a range needs --device-memory to fit into")
+        raise InputError(f"{varied.option}: a range needs --device-memory or --gpu to fit into")
     found: Variation | None = None
     with Progress() as tell, StepPlanner(arguments.target, arguments.device, train=not arguments.inference) as planner:
         if isinstance(varied, Values):

@@ -39,7 +39,8 @@ __all__ = ["module_of", "origins_of"]
 log = logging.getLogger("memsched")
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n(?P<code>[^\n]*)')
-_ROOT = re.compile(r"^L\['\w+'\]\.?")
+_ROOT = re.compile(r"^L\['\w+'\](\._with_loss)?(\._users_model)?\.?")
+"""What stands before the user's own path: the traced function, and our modules around his model."""
 _SUBMODULE = re.compile(r"\._modules\['([^']+)'\]|\['([^']+)'\]|\[(\d+)\]")
 _NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep,)
 _NEAREST = 32

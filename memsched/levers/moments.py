@@ -18,10 +18,10 @@ import enum
 from memsched.core.peak import memory_profile
 from memsched.records.report import GraphKind, GraphReport
 
-__all__ = ["Moment", "moment_of"]
+__all__ = ["NEAR", "Moment", "moment_of"]
 
-_NEAR = 0.15
-"""The share of a graph's ops that counts as its begin or end."""
+NEAR = 0.15
+"""The share of the ops of a half of a step that counts as its begin or end."""
 
 
 class Moment(enum.StrEnum):
@@ -41,11 +41,11 @@ def moment_of(report: GraphReport) -> Moment:
     place = memory_profile(report.graph, report.schedule.order).peak_step / len(report.graph)
     match report.kind:
         case GraphKind.FORWARD:
-            return Moment.LOSS if place > 1 - _NEAR else Moment.FORWARD
+            return Moment.LOSS if place > 1 - NEAR else Moment.FORWARD
         case GraphKind.BACKWARD:
-            return Moment.LOSS if place < _NEAR else Moment.END if place > 1 - _NEAR else Moment.BACKWARD
+            return Moment.LOSS if place < NEAR else Moment.END if place > 1 - NEAR else Moment.BACKWARD
         case GraphKind.INFERENCE:
             return Moment.FORWARD
         case _:
             # In the graph of a whole step the loss is where the forward ends: about a third of the ops.
-            return Moment.LOSS if abs(place - 1 / 3) < _NEAR else Moment.END if place > 1 - _NEAR else Moment.BACKWARD
+            return Moment.LOSS if abs(place - 1 / 3) < NEAR else Moment.END if place > 1 - NEAR else Moment.BACKWARD

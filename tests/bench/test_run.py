@@ -188,6 +188,17 @@ def test_a_terminated_run_leaves_no_process_and_keeps_its_rows(tmp_path: Path) -
     assert not any(path.exists() for path in children)
 
 
+def test_bytes_only_measures_the_wrapper_and_nothing_else(tmp_path: Path) -> None:
+    """Kernels do nothing: the peak is the plan's, and nobody compares gradients that mean nothing."""
+    events = tmp_path / "events.jsonl"
+    _Run({"case": vars_of(CASE), "modes": ["eager", "memsched"], "repetitions": 0, "depth": "bytes"}, events)()
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    eager, planned = (event["row"] for event in told if "row" in event)
+    assert eager["status"] == planned["status"] == "ok" and "difference" not in planned
+    assert abs(planned["peak"] - planned["modelled"]) <= 64
+    assert planned["peak"] < eager["peak"]
+
+
 def _status_of(process: Path) -> str:
     with contextlib.suppress(OSError):
         return (process / "status").read_text()
@@ -205,7 +216,7 @@ class TestGradientsAreChecked:
         torch.manual_seed(0)
         layer = nn.Linear(1, 1, bias=False)
         workload = Workload("tiny", Sum(layer), (torch.tensor([[1e4], [-1e4], [1.0]]),))
-        run_case = _Run({"case": vars_of(CASE), "modes": [], "repetitions": 0, "lower_only": False}, self.events)
+        run_case = _Run({"case": vars_of(CASE), "modes": [], "repetitions": 0, "depth": "kernels"}, self.events)
         run_case.reference = Sum(nn.Linear(1, 1, bias=False))
         run_case.reference.layer.weight.grad = torch.tensor([[eager]])
         layer.weight.grad = torch.tensor([[gradient]])

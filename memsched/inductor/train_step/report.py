@@ -4,15 +4,16 @@
     transient     activations ─┐
                   gradients   ─┴─> the peak above resident, its bound and its gap (the plan of the step's one graph)
 
-A *gradient* here is a buffer that an update reads: from its birth to its update it is memory that an optimizer after
-the backward would hold for all parameters at once.  What that would have cost is asked of the same graph before fusion:
+`StepReport.moments` says what is alive in the forward, at the loss, in the backward and at its end.  A *gradient* here
+is a buffer that an update reads: from its birth to its update it is memory that an optimizer after the backward would
+hold for all parameters at once.  What that would have cost is asked of the same graph before fusion:
 the best order in which every update waits for the end of the backward, beside the best order without that rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import PostFusionPass, PreFusionPass
 from memsched.inductor.publish import Sink
 from memsched.inductor.session import session_of
+from memsched.levers.step_moments import StepMoment, moments_of_step
 from memsched.records.report import GraphKind, GraphReport
 from memsched.search.budget import repeatable
 from memsched.search.solver import solve
@@ -41,24 +43,40 @@ class StepNotes:
     """What the passes see of one compile.
 
     update_nodes: the FX nodes of the updates, by name, given; the rest is noted: the graph before fusion, and the ops
-    that belong to updates before and after fusion.
+    that belong to updates before and after fusion, and to the backward after it.
     """
 
     update_nodes: frozenset[str]
     prefusion: Graph | None = None
     prefusion_updates: frozenset[str] = frozenset()
     updates: frozenset[str] = frozenset()
+    backward: frozenset[str] = frozenset()
 
     def updates_among(self, nodes: Sequence[BaseSchedulerNode]) -> frozenset[str]:
         """The scheduler nodes that compute or write what an update computes, by name."""
         return frozenset(node.get_name() for node in nodes if self._is_update(node))
 
+    def backward_among(self, nodes: Sequence[BaseSchedulerNode]) -> frozenset[str]:
+        """The scheduler nodes that compute something of the backward and no update, by name."""
+        return frozenset(
+            node.get_name()
+            for node in nodes
+            if not self._is_update(node) and any(_is_of_backward(origin) for origin in _origins(node))
+        )
+
     def _is_update(self, node: BaseSchedulerNode) -> bool:
-        for part in node.get_nodes():
-            origins = getattr(part.node, "origins", None) or ()
-            if any(origin.name in self.update_nodes for origin in origins):
-                return True
-        return False
+        return any(origin.name in self.update_nodes for origin in _origins(node))
+
+
+def _origins(node: BaseSchedulerNode) -> Iterator[Any]:
+    """The FX nodes that a scheduler node computes."""
+    for part in node.get_nodes():
+        yield from getattr(part.node, "origins", None) or ()
+
+
+def _is_of_backward(origin: Any) -> bool:
+    """Whether autograd made the FX node (torch/_functorch/_aot_autograd/graph_capture_wrappers.py sets the tag)."""
+    return bool(origin.meta.get("partitioner_tag") == "is_backward")
 
 
 class NotingPreFusionPass(PreFusionPass):
@@ -89,6 +107,7 @@ class NotingPostFusionPass(PostFusionPass):
         nodes = super().__call__(nodes)
         if graph_kind() is GraphKind.STEP:
             self.notes.updates = self.notes.updates_among(nodes)
+            self.notes.backward = self.notes.backward_among(nodes)
         return nodes
 
 
@@ -102,6 +121,7 @@ class StepReport:
     live_bytes: while each op of the plan's order runs; live_gradient_bytes: the gradients in it, those that are a
         buffer (a gradient that is fused into its update never is one).
     updates: for each op of the order, whether it is an update.
+    moments: what is alive in the forward, at the loss, in the backward and at its end, each where it is highest.
     notes, options: of the compile, from which what is asked later is computed.
     """
 
@@ -112,6 +132,7 @@ class StepReport:
     live_bytes: tuple[int, ...] = field(repr=False)
     live_gradient_bytes: tuple[int, ...] = field(repr=False)
     updates: tuple[bool, ...] = field(repr=False)
+    moments: tuple[StepMoment, ...] = field(repr=False)
     notes: StepNotes = field(repr=False)
     options: BackendOptions = field(repr=False)
 
@@ -136,7 +157,8 @@ class StepReport:
         """The figures, without the curves."""
         names = ("parameter_bytes", "state_bytes", "gradient_bytes", "peak_gradient_bytes", "prefusion_peak")
         figures = {name: getattr(self, name) for name in (*names, "update_after_backward_peak")}
-        return {"plan": self.plan.to_json(), **figures}
+        moments = [asdict(moment) | {"transients": moment.transients} for moment in self.moments]
+        return {"plan": self.plan.to_json(), **figures, "moments": moments}
 
     def __str__(self) -> str:
         plan, size = self.plan, _mib
@@ -151,7 +173,22 @@ class StepReport:
                 f"  before fusion {size(self.prefusion_peak)}; "
                 f"with all updates after the backward {size(self.update_after_backward_peak)}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._table_of_moments()])
+
+    def _table_of_moments(self) -> Iterator[str]:
+        """A line for each moment, with the tensors that are largest there and their lines."""
+        if self.moments:
+            yield f"  {'':20} {'alive':>12} {'saved':>12} {'gradients':>12} {'transient':>12}"
+        for moment in self.moments:
+            sizes = (moment.alive, moment.saved, moment.gradients, moment.transients)
+            yield (
+                f"  {moment.moment:20} " + " ".join(f"{_mib(size):>12}" for size in sizes) + "  " + self._words(moment)
+            )
+
+    def _words(self, moment: StepMoment) -> str:
+        """Where the largest tensor of a moment comes from."""
+        origin = self.plan.origins.get(moment.largest[0]) if moment.largest else None
+        return "" if origin is None else " ".join(filter(None, (origin.module, origin.operator)))
 
 
 def make_report(plan: GraphReport, notes: StepNotes, sizes: Mapping[str, int], options: BackendOptions) -> StepReport:
@@ -165,6 +202,7 @@ def make_report(plan: GraphReport, notes: StepNotes, sizes: Mapping[str, int], o
         live_bytes=memory_profile(graph, order).step_peaks,
         live_gradient_bytes=memory_profile(_only(graph, gradients), order).step_peaks,
         updates=tuple(is_update[op] for op in order),
+        moments=moments_of_step(graph, order, notes.backward, gradients),
         notes=notes,
         options=options,
         **sizes,

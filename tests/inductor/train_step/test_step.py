@@ -28,6 +28,7 @@ from memsched.inductor.train_step import step as module
 from memsched.inductor.train_step.compile import CompiledStep, Plan
 from memsched.inductor.train_step.failure import StepInterrupted
 from memsched.inductor.train_step.report import StepNotes
+from memsched.levers.moments import Moment
 from memsched.records.published import counters
 from tests.inductor.train_step.test_rules import OPTIMIZERS
 
@@ -740,3 +741,19 @@ class Failing(nn.Module):
         for layer in self.second:
             x = x + checkpoint(lambda y, f=layer: F.gelu(f(y)), x, use_reentrant=False)
         return x.square().mean()
+
+
+def test_the_moments_of_a_step_say_what_is_alive_and_where_it_comes_from() -> None:
+    """The loss holds the logits, the end the gradients; paths are the user's own, without our modules around them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 512))
+    step = memsched.train_step(model, AdamW(model.parameters()), loss_fn=F.cross_entropy)
+    report = step.plan(torch.randn(64, 16), torch.randint(512, (64,)))
+    moments = {moment.moment: moment for moment in report.moments}
+    assert list(moments) == sorted(moments, key=list(Moment).index) and Moment.LOSS in moments
+    assert max(moment.alive for moment in report.moments) == report.plan.peak
+    assert moments[Moment.FORWARD].gradients == 0
+    assert all(moment.saved + moment.gradients + moment.transients == moment.alive for moment in report.moments)
+    assert "loss" in str(report) and report.to_json()["moments"][0]["moment"] == "forward"
+    modules = {origin.module for origin in report.plan.origins.values()}
+    assert {"0", "2"} <= modules and not any("_with_loss" in module or "_users_model" in module for module in modules)
