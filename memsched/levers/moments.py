@@ -47,5 +47,4 @@ def moment_of(report: GraphReport) -> Moment:
         case GraphKind.INFERENCE:
             return Moment.FORWARD
         case _:
-            # In the graph of a whole step the loss is where the forward ends: about a third of the ops.
-            return Moment.LOSS if abs(place - 1 / 3) < NEAR else Moment.END if place > 1 - NEAR else Moment.BACKWARD
+            return Moment.UNKNOWN  # of a whole step see `step_moments.py`

@@ -10,7 +10,7 @@ import torch
 from memsched.inductor.calls import Batch
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit.choose import climb_for
-from memsched.inductor.fit.rungs import planned_rung
+from memsched.inductor.fit.rungs import planned_rung, planned_step_rung
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.train_step.step import plan_train_step
 from memsched.levers.ladder import Ladder, Rung
@@ -37,7 +37,7 @@ def ladder_of(
     def plan(setting: Setting) -> Rung:
         at = options.at(setting)
         if optimizer is not None:
-            return planned_rung(setting, lambda: [plan_train_step(model, optimizer, batch, loss_fn, at)])
+            return planned_step_rung(setting, lambda: plan_train_step(model, optimizer, batch, loss_fn, at))
         return planned_rung(setting, lambda: _plan_model(model, batch, at))
 
     return climb_for(options, plan, on_rung)

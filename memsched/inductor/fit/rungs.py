@@ -7,16 +7,21 @@ wants to know, and what decides which lever is tried next.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from memsched.core.peak import live_buffers, memory_profile
 from memsched.inductor.failures import reason_of
+from memsched.inductor.train_step.report import StepReport
 from memsched.levers.ladder import Rung
 from memsched.levers.moments import moment_of
 from memsched.levers.setting import Setting
 from memsched.records.origin import Origin
 from memsched.records.report import GraphReport
 
-__all__ = ["planned_rung", "rung_of"]
+__all__ = ["planned_rung", "planned_step_rung", "rung_of"]
+
+T = TypeVar("T")
 
 
 def planned_rung(setting: Setting, plan: Callable[[], Sequence[GraphReport]]) -> Rung:
@@ -25,13 +30,22 @@ def planned_rung(setting: Setting, plan: Callable[[], Sequence[GraphReport]]) ->
     Raises:
         ValueError: they cannot be planned; one line that names the setting.
     """
+    return rung_of(setting, _planned(setting, plan))
+
+
+def planned_step_rung(setting: Setting, plan: Callable[[], StepReport]) -> Rung:
+    """The same for a step in one graph, whose report knows where its backward begins; raises ValueError, too."""
+    report = _planned(setting, plan)
+    return replace(rung_of(setting, [report.plan]), moment=report.peak_moment)
+
+
+def _planned(setting: Setting, plan: Callable[[], T]) -> T:
     try:
-        reports = plan()
+        return plan()
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"{setting}: {reason_of(error.__cause__ or error)}") from error
-    return rung_of(setting, reports)
 
 
 def rung_of(setting: Setting, reports: Sequence[GraphReport]) -> Rung:

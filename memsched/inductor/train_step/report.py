@@ -27,6 +27,7 @@ from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import PostFusionPass, PreFusionPass
 from memsched.inductor.publish import Sink
 from memsched.inductor.session import session_of
+from memsched.levers.moments import Moment
 from memsched.levers.step_moments import StepMoment, moments_of_step
 from memsched.records.report import GraphKind, GraphReport
 from memsched.search.budget import repeatable
@@ -147,6 +148,12 @@ class StepReport:
         if self.notes.prefusion is None:
             return None
         return _peak_with_updates_last(self.notes.prefusion, self.notes.prefusion_updates, self.options)
+
+    @property
+    def peak_moment(self) -> Moment:
+        """The moment in which the step peaks; UNKNOWN where PyTorch does not say which ops are of the backward."""
+        highest = max(self.moments, key=lambda moment: moment.alive, default=None)
+        return Moment.UNKNOWN if highest is None else highest.moment
 
     @property
     def peak_gradient_bytes(self) -> int:

@@ -47,7 +47,7 @@ from memsched.inductor.capture.lower import with_code_of_its_own
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
-from memsched.inductor.fit.rungs import planned_rung
+from memsched.inductor.fit.rungs import planned_step_rung
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.train_step.capture import capture
 from memsched.inductor.train_step.clipping import random_state_kept
@@ -68,7 +68,6 @@ from memsched.inductor.train_step.stock import StockStep
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
 from memsched.records.published import count
-from memsched.records.report import GraphReport
 
 __all__ = ["Refusal", "StepInterrupted", "TrainStep", "plan_train_step", "train_step"]
 
@@ -104,11 +103,11 @@ def plan_train_step(
     batch: Batch,
     loss_fn: Callable[[Any, Any], Any] | None,
     options: BackendOptions,
-) -> GraphReport:
+) -> StepReport:
     """The plan of one step under `options`; nothing is compiled, run or changed.  Raises Refusal."""
     step = TrainStep(model, optimizer, loss_fn, StepOptions(backend=options))
     report: StepReport = call_model(step.plan, batch)
-    return report.plan
+    return report
 
 
 class TrainStep:
@@ -248,7 +247,7 @@ class TrainStep:
         def plan(setting: Setting) -> Rung:
             at = replace(given, backend=given.backend.at(setting))
             trial = TrainStep(self.model, self.optimizers, self.loss_fn, at)
-            return planned_rung(setting, lambda: [call_model(trial.plan, batch).plan])
+            return planned_step_rung(setting, lambda: call_model(trial.plan, batch))
 
         chosen = given.backend.setting
         try:
