@@ -85,6 +85,7 @@ def climb(
     budget: Callable[[Rung], int] | None = None,
     first: Setting | None = None,
     most_plans: int = 24,
+    most_rungs: int | None = None,
     on_rung: Callable[[Rung], None] = lambda _rung: None,
 ) -> Ladder:
     """Climb until the budget is met; without one, until nothing helps.
@@ -93,13 +94,13 @@ def climb(
         the first.
     budget: bytes, given the first rung.
     first: where to begin.
-    on_rung: told each rung as it is found.
+    most_rungs: how many rungs above the first; None goes on.  on_rung: told each rung as it is found.
     """
     planner = _Planner(plan, most_plans)
     here = planner.first(first or Setting())
     rungs, limit = [here], None if budget is None else budget(here)
     on_rung(here)
-    while limit is None or here.peak > limit:
+    while (limit is None or here.peak > limit) and (most_rungs is None or len(rungs) <= most_rungs):
         following = _next(here, levers, planner)
         if following is None:
             break

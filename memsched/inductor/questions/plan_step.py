@@ -28,6 +28,7 @@ from memsched.inductor.options import BackendOptions
 from memsched.inductor.questions.curve import measure_step
 from memsched.inductor.questions.experiments import experiments
 from memsched.inductor.questions.fake_step import FakeStep
+from memsched.inductor.questions.next_rungs import next_rungs
 from memsched.records.question import StepQuestion
 from memsched.records.report import GraphKind, GraphReport
 from memsched.records.step import Experiment, HeldBytes, MeasuredCurve, PlannedStep
@@ -126,6 +127,8 @@ class _Planner:
             for change, make in experiments(model, batch, reports, train, plan):
                 self.progress(f"planning {change}")
                 tried.append(make())
+            if train:
+                tried += next_rungs(lambda at: _plan(model, batch, train, at), reports, self.options, self.progress)
         return PlannedStep(tuple(reports), tuple(observed), held, tuple(tried), measured, train, question.device)
 
 

@@ -21,6 +21,8 @@ import memsched
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
 from memsched.core.sizes import InputError
+from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.options import BackendOptions
 from memsched.inductor.questions.plan_step import plan_step
 from memsched.records.explanation import Explanation
 from memsched.records.fusion import RefusedFusion
@@ -218,13 +220,28 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_experiments_are_plans_of_the_changed_step() -> None:
     """Half the batch peaks where explaining half the batch says; checkpointing saves what is saved in the blocks."""
     model, _, explanation = net_and_explanation()
-    half, block, blocks = explanation.experiments
+    half, block, blocks, *rungs = explanation.experiments
     again = memsched.explain(model, torch.randn(32, 16), experiments=False, stock=False)
     assert half.change == "a batch of 32 instead of 64"
     assert dict(half.peaks) == {graph.name: graph.peak for graph in again.graphs}
     assert blocks.change == "checkpointing each of the 2 blocks of 'blocks'"
     assert block.change in ("checkpointing the block 'blocks.0'", "checkpointing the block 'blocks.1'")
     assert blocks.peaks["forward 0"] < block.peaks["forward 0"] < explanation.graphs[0].peak
+    assert 1 <= len(rungs) <= 3
+
+
+def test_the_next_rungs_are_options_that_give_their_peaks() -> None:
+    """Each is a line to paste: planned with these options, the step peaks as it says; peaks fall from rung to rung."""
+    model, _, explanation = net_and_explanation()
+    rungs = [one for one in explanation.experiments if one.change.startswith("options=")]
+    peaks = [explanation.peak]
+    for rung in rungs:
+        options = json.loads(rung.change.removeprefix("options="))
+        planned = plan_only(model, (torch.randn(64, 16),), BackendOptions(**options))
+        assert max(report.peak for report in planned) == max(rung.peaks.values())
+        peaks.append(max(rung.peaks.values()))
+    assert len(peaks) > 1 and peaks == sorted(peaks, reverse=True)
+    assert rungs[-1].change in explanation.answer
 
 
 def test_an_experiment_that_makes_no_sense_says_so() -> None:
