@@ -22,10 +22,10 @@ def draw(name: str, rows: Sequence[Row], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7.5, 3.6), layout="constrained")
     {"patches": _patches, "budget": _budget, "queues": _queues}[name](axes, rows)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 

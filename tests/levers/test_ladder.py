@@ -79,6 +79,12 @@ def test_the_number_of_plans_is_bounded() -> None:
     assert climb(step(1 << 20, 1 << 20, 1), LEVERS, most_plans=3).plans <= 3
 
 
+def test_the_number_of_rungs_is_bounded_and_they_are_the_first_of_the_whole_ladder() -> None:
+    whole = climb(step(100, 40, 5), LEVERS)
+    assert len(whole.rungs) > 2
+    assert climb(step(100, 40, 5), LEVERS, most_rungs=1).rungs == whole.rungs[:2]
+
+
 def test_levers_that_are_not_named_are_not_pulled() -> None:
     ladder = climb(step(100, 40, 5), (Lever.CHUNK_LOSS,))
     assert all(rung.setting.checkpoint_blocks == 0 and rung.setting.saved_share == 1 for rung in ladder.rungs)
