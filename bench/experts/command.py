@@ -14,7 +14,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -41,20 +42,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.seeds < 1:
         print(f"bench experts: --seeds {options.seeds} is none", file=sys.stderr)
         return 2
-    torch.set_num_threads(1)
-    for name in options.name or EXPERIMENTS:
-        experiment = EXPERIMENTS[name]
-        if options.table:
-            rows = read_rows(name)
-        else:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            started = time.process_time()
-            rows = experiment.rows(2 if options.quick else options.seeds, options.quick)
-            print(f"{name}: {time.process_time() - started:.0f} CPU seconds", file=sys.stderr, flush=True)
-        print(f"## {experiment.title}\n\n{claims_table(experiment.claims(rows))}\n", flush=True)
-        if not options.no_write:
-            _write(name, rows, options.table)
+    with _one_thread():
+        for name in options.name or EXPERIMENTS:
+            _run(EXPERIMENTS[name], options)
     return 0
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small products are slower on two threads, and what is summed in another order rounds differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(experiment: Experiment, options: argparse.Namespace) -> None:
+    """Run one experiment, or read its rows; print what it decides, and write it down."""
+    name = experiment.name
+    if options.table:
+        rows = read_rows(name)
+    else:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        started = time.process_time()
+        rows = experiment.rows(2 if options.quick else options.seeds, options.quick)
+        print(f"{name}: {time.process_time() - started:.0f} CPU seconds", file=sys.stderr, flush=True)
+    print(f"## {experiment.title}\n\n{claims_table(experiment.claims(rows))}\n", flush=True)
+    if not options.no_write:
+        _write(name, rows, options.table)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ anew.
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -86,10 +87,11 @@ def signals() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from mnist1d.data import get_dataset_args, make_dataset
 
     arguments: SimpleNamespace = get_dataset_args()
-    state = torch.get_rng_state(), np.random.get_state()
+    state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # of whom it sets the seeds
     made = make_dataset(arguments)
     torch.set_rng_state(state[0])
     np.random.set_state(state[1])
+    random.setstate(state[2])
     x, x_test = (torch.tensor(made[name], dtype=torch.float32) for name in ("x", "x_test"))
     y, y_test = (torch.tensor(made[name]).long() for name in ("y", "y_test"))
     return x, y, x_test, y_test

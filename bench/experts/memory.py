@@ -38,13 +38,16 @@ _SCALARS = 64
 
 
 class _Squared(nn.Module):
-    """A layer with a skip connection, and a loss."""
+    """A layer with a skip connection, and a loss; `balanced`: with the layer's auxiliary loss."""
 
-    def __init__(self, layer: nn.Module, skip: bool = True) -> None:
+    def __init__(self, layer: nn.Module, skip: bool = True, balanced: bool = False) -> None:
         super().__init__()
-        self.layer, self.skip = layer, skip
+        self.layer, self.skip, self.balanced = layer, skip, balanced
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.balanced:
+            output, balance = self.layer.with_balance(x)
+            return (x + output).square().mean() + 0.01 * balance
         output = self.layer(x)
         return ((x + output) if self.skip else output).square().mean()
 
@@ -111,9 +114,11 @@ def _tokens() -> Tensor:
     return torch.randn(8, 128, _WIDTH, generator=torch.Generator().manual_seed(0))
 
 
-def _layer(router: Router, implementation: str = "grouped", capacity: float = 1.0) -> nn.Module:
+def _layer(
+    router: Router, implementation: str = "grouped", capacity: float = 1.0, shared: int = 0, balanced: bool = False
+) -> nn.Module:
     torch.manual_seed(0)
-    return _Squared(MoELayer(_WIDTH, _HIDDEN, _EXPERTS, router, implementation, capacity))
+    return _Squared(MoELayer(_WIDTH, _HIDDEN, _EXPERTS, router, implementation, capacity, shared), balanced=balanced)
 
 
 def _pruned(experts: int) -> nn.Module:
@@ -135,6 +140,9 @@ def _cases(quick: bool) -> Iterator[_Case]:
         return
     for count in (1, 2, 4, 8):
         yield _Case("K", f"K = {count}", partial(_layer, TokenChoice(count)), _tokens)
+    two = TokenChoice(2)
+    yield _Case("K", "K = 2, with a balance loss", partial(_layer, two, balanced=True), _tokens)
+    yield _Case("K", "K = 2, and a shared expert", partial(_layer, two, shared=1), _tokens)
     mean = _mean_experts()
     rooms = {"room of tau": DynamicChoice(0.6), f"room of the mean K, {mean:.2f}": DynamicChoice(0.6, mean_k=mean)}
     for name, router in rooms.items():

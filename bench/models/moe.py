@@ -38,6 +38,7 @@ __all__ = [
     "Router",
     "SampleChoice",
     "TokenChoice",
+    "balance_loss",
     "keep_experts",
 ]
 
@@ -193,12 +194,19 @@ class MoELayer(nn.Module):
             self.experts = nn.ModuleList(SwiGLU(width, hidden) for _ in range(experts))
 
     def forward(self, x: Tensor) -> Tensor:
-        output = self._chosen(x)
-        return output if self.shared is None else output + self.shared(x)
+        return self.with_balance(x)[0]
 
-    def _chosen(self, x: Tensor) -> Tensor:
+    def with_balance(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The output, and the auxiliary loss that keeps experts evenly used (`balance_loss`)."""
+        logits = self.gate(x)
+        weights = self.router.weights(logits)
+        output = self._chosen(x, weights)
+        if self.shared is not None:
+            output = output + self.shared(x)
+        return output, balance_loss(logits, weights)
+
+    def _chosen(self, x: Tensor, weights: Tensor) -> Tensor:
         """What the experts say that were chosen."""
-        weights = self.router.weights(self.gate(x))
         if self.implementation == "gathered":
             return self._gathered(x.flatten(0, 1), weights.flatten(0, 1)).view_as(x)
         if self.implementation == "sorted":
@@ -242,6 +250,16 @@ class MoELayer(nn.Module):
         hidden = F.silu(torch._grouped_mm(rows, bank.gate, offs=ends)) * torch._grouped_mm(rows, bank.up, offs=ends)
         result = torch._grouped_mm(hidden, bank.down, offs=ends) * chosen.flatten()[order, None]
         return torch.zeros_like(x).index_add(0, tokens, result)
+
+
+def balance_loss(logits: Tensor, weights: Tensor) -> Tensor:
+    """Experts times the sum of (share of the tokens that an expert gets) x (its mean probability); 1 when all are even.
+
+    The auxiliary loss of the Switch transformer (Fedus, Zoph, Shazeer 2022), for any number of experts of a token.
+    """
+    chosen = (weights > 0).flatten(0, -2).float()
+    share = chosen.mean(0) / chosen.mean(0).sum()
+    return logits.shape[-1] * (share * logits.softmax(-1).flatten(0, -2).mean(0)).sum()
 
 
 def keep_experts(layer: MoELayer, kept: Sequence[int], optimizer: torch.optim.Optimizer | None = None) -> None:

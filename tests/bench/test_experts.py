@@ -114,7 +114,9 @@ def test_a_command_prints_and_keeps_its_verdicts(
     monkeypatch.setattr("bench.experts.command.FOLDER", tmp_path)
     monkeypatch.setattr("bench.experts.command.PAGE", tmp_path / "experts.md")
     (tmp_path / "experts.md").write_text("<!-- begin: precision -->\n<!-- end: precision -->\n")
+    threads = torch.get_num_threads()
     assert main(["precision", "--quick"]) == 0
+    assert torch.get_num_threads() == threads, "whoever calls it keeps his threads"
     printed = capsys.readouterr().out
     assert "both steps" in printed and "| claim | seen | verdict |" in (tmp_path / "experts.md").read_text()
     assert main(["precision", "--table"]) == 0

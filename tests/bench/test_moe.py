@@ -13,6 +13,7 @@ from bench.models.moe import (
     PatchChoice,
     SampleChoice,
     TokenChoice,
+    balance_loss,
     keep_experts,
 )
 
@@ -129,3 +130,12 @@ def test_experts_that_cannot_be_kept(kept: list[int], error: type[Exception]) ->
 def test_sorted_needs_as_many_experts_for_every_token() -> None:
     with pytest.raises(ValueError, match="needs TokenChoice, not DynamicChoice"):
         MoELayer(8, 16, 4, DynamicChoice(), "sorted")
+
+
+def test_the_balance_loss_is_one_when_all_experts_are_even_and_more_else() -> None:
+    even = torch.eye(EXPERTS).repeat(1, 4, 1) * 4.0
+    one_sided = torch.zeros(1, 16, EXPERTS)
+    one_sided[..., 0] = 4.0
+    router = TokenChoice(1)
+    assert balance_loss(even, router.weights(even)).item() == pytest.approx(1.0)
+    assert balance_loss(one_sided, router.weights(one_sided)).item() > 2.0

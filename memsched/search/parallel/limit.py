@@ -99,7 +99,7 @@ def _edge_against(graph: Graph, execution: Execution, order: Sequence[int], limi
     first: the relaxation is exact when all are.
     """
     started, completed = set(execution.started), set(execution.completed)
-    at = max(position for position, op in enumerate(order) if op in started)
+    at = max((position for position, op in enumerate(order) if op in started), default=0)
     waiting = [op for op in order[:at] if op not in completed]
     if not waiting:
         pairs = [pair for pair in itertools.pairwise(order) if not graph.ancestors[pair[1]] >> pair[0] & 1]

@@ -19,7 +19,7 @@ from memsched.search.models.model import ModelError
 from memsched.search.parallel.program import search_executions
 from memsched.search.parallel.relaxation import Relaxation, most_bytes_running
 
-__all__ = ["check_parallel", "relaxed_worst_case", "worst_case"]
+__all__ = ["relaxed_worst_case", "worst_case"]
 
 
 def worst_case(graph: Graph, parallel: int | None, seconds: float = 10.0) -> WorstCase:
@@ -46,13 +46,13 @@ def worst_case(graph: Graph, parallel: int | None, seconds: float = 10.0) -> Wor
 
 def relaxed_worst_case(graph: Graph, parallel: int | None) -> WorstCase:
     """What minimum cuts alone say.  Raises InputError unless `parallel` is at least 1."""
-    check_parallel(parallel)
+    _check_parallel(parallel)
     relaxed = Relaxation(graph).bound(parallel)
     held, execution = most_bytes_running(graph, relaxed.execution, parallel)
     return WorstCase(parallel, execution, held, relaxed.bound, relaxed.certificate, "minimum cut")
 
 
-def check_parallel(parallel: int | None) -> None:
+def _check_parallel(parallel: int | None) -> None:
     """Raises InputError unless at least one op may run."""
     if parallel is not None and parallel < 1:
         raise InputError(f"parallel: {parallel} ops at once; at least 1")
