@@ -1,7 +1,9 @@
 """`memsched solve GRAPH --parallel N [--limit BYTES]`: what a graph may hold when several of its ops run at once.
 
-memsched solve graph.json --parallel 2                     the most bytes of any execution with two ops at once
-memsched solve graph.json --parallel any --limit 1.25x     edges that keep every execution under 1.25 of the best order
+    memsched solve graph.json --parallel 2                     the most bytes of any execution with two ops at once
+    memsched solve graph.json --parallel any --limit 1.25x     edges that keep all executions under 1.25 of the order
+
+Edges and worst case go to a file with `-o`, which `memsched verify` follows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The next rungs of the ladder: what `memsched.fit` would do first to this step, as experiments of `explain`.
 
--16.49 MiB   -25%  options={"chunk_loss": 4}
--22.49 MiB   -34%  options={"chunk_loss": 16}
--51.06 MiB   -77%  options={"chunk_loss": 16, "checkpoint_blocks": 1}
+    -51.07 MiB   -77%  options={"chunk_loss": 16, "checkpoint_blocks": 1}
+    -22.49 MiB   -34%  options={"chunk_loss": 16}
+    -16.49 MiB   -25%  options={"chunk_loss": 4}
+
+Each is a line to paste into `torch.compile(model, backend="memsched", options=...)`.
 """
 
 from __future__ import annotations
