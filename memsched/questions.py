@@ -55,7 +55,8 @@ def explain(
     loss_fn: as in `memsched.train_step`; without it the model returns its loss, or an object with a `loss`.
     device: where the model and its batch are; a device that is not there is an error, never a guess.
     optimizer: its state is counted among what the caller holds.
-    experiments: also plan half the batch and checkpointed blocks; stock: also plan what stock Inductor would do.
+    experiments: also plan half the batch, checkpointed blocks, and the next rungs of `fit`.
+    stock: also plan what stock Inductor would do.
     fullgraph: a model that breaks into several graphs is an error.
     measure: also compile the model and run it twice, and put the allocator's bytes beside the plan.
     progress: told what is being done, a line at a time.

@@ -112,3 +112,10 @@ def test_the_page_about_certificates_shows_what_verify_prints(
     capsys.readouterr()
     assert main(verify) == EXIT_DONE
     assert capsys.readouterr().out.strip() in (DOCS / "read-a-certificate.md").read_text()
+
+
+def test_the_page_about_steps_shows_what_its_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(python_of("train-step.md", "moments.py"), "moments.py", "exec"), {})
+    printed = capsys.readouterr().out.rstrip().splitlines()
+    assert len(printed) > 8
+    assert "\n".join(f"    {line}" for line in printed) in (DOCS / "train-step.md").read_text()

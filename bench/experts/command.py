@@ -1,8 +1,8 @@
 """Systems around mixtures of experts, each claim decided by an experiment: `python -m bench experts`.
 
-    python -m bench experts                      all of them, ten seeds: about eight minutes on two cores
+    python -m bench experts                      all of them, ten seeds: about nine minutes
     python -m bench experts patches --seeds 5    one
-    python -m bench experts --quick --no-write   the smallest form of each, two seeds: two minutes
+    python -m bench experts --quick --no-write   the smallest form of each, two seeds: half a minute
     python -m bench experts --table              only the page, from the rows that are there
 
 Rows go to bench/results/experts/NAME.jsonl, tables between markers of docs/experts.md, pictures to docs/.
@@ -23,7 +23,7 @@ import torch
 from bench.experts import budget, memory, patches, precision, pruning, queues
 from bench.experts.claims import Experiment, Row, claims_table
 from bench.experts.figures import FIGURES, draw
-from bench.paths import RESULTS
+from bench.paths import DOCS, RESULTS
 from bench.report.readme import replace_block
 from memsched.files.json_file import atomic_write
 
@@ -33,7 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT for module in (patches, budget, queues, pruning, precision, memory)
 }
 FOLDER = RESULTS / "experts"
-PAGE = Path("docs/experts.md")
+PAGE = DOCS / "experts.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.seeds < 1:
         print(f"bench experts: --seeds {options.seeds} is none", file=sys.stderr)
+        return 2
+    missing = [name for name in options.name or EXPERIMENTS if options.table and not _file_of(name).exists()]
+    if missing:
+        print(f"bench experts: --table: {_file_of(missing[0])} does not exist", file=sys.stderr)
         return 2
     with _one_thread():
         for name in options.name or EXPERIMENTS:
@@ -90,13 +94,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def read_rows(name: str) -> list[Row]:
     """The rows of an experiment that were written."""
-    return [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in _file_of(name).read_text().splitlines()]
+
+
+def _file_of(name: str) -> Path:
+    return FOLDER / f"{name}.jsonl"
 
 
 def _write(name: str, rows: Sequence[Row], only_table: bool) -> None:
     if not only_table:
         FOLDER.mkdir(exist_ok=True)
-        atomic_write(FOLDER / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        atomic_write(_file_of(name), "".join(json.dumps(row) + "\n" for row in rows).encode())
     atomic_write(PAGE, page_with(PAGE.read_text(), name, rows).encode())
     if name in FIGURES:
         draw(name, rows, PAGE.with_name(f"experts_{name}.png"))

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bench.paths import BENCH, RESULTS
+from bench.paths import DOCS, RESULTS
 from bench.report.readme import replace_block
 from memsched.files.json_file import atomic_write
 
 __all__ = ["BLOCKS", "PAGE", "main"]
 
-PAGE = BENCH.parent / "docs" / "fusion-and-peak.md"
+PAGE = DOCS / "fusion-and-peak.md"
 BLOCKS = {"mechanisms": "mechanisms", "kept": "fusion_kept", "guard": "fusion_guard", "cost": "fusion_cost"}
 """The marker of every block, and the file of bench/results/ that fills it."""
 

@@ -12,6 +12,7 @@ share one cache.  Rows go to bench/results/gpu.jsonl (gpu-cpu.jsonl for a trial)
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -50,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = RESULTS / ("gpu.jsonl" if options.device == "cuda" else f"gpu-{options.device}.jsonl")
     if options.output is not None:
         file = options.output
+    if not (file if options.table else file.parent).exists():
+        print(f"bench gpu: {file if options.table else file.parent} does not exist", file=sys.stderr)
+        return 2
     if options.table:
         print(table([json.loads(line) for line in file.read_text().splitlines()]))
         return 0
@@ -124,9 +128,11 @@ def _run(task: Row, place: Path, seconds: float) -> list[Row]:
                 reason = next((line for line in reversed(errors.read_text().splitlines()) if line.strip()), "")
                 reason = reason[:300] or f"exit code {process.returncode}"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             reason = "the time was over"
+        finally:  # also when somebody interrupts: the task is in a group of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     rows = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
     if reason:
         rows.append(

@@ -1,12 +1,13 @@
 """What one process of `python -m bench gpu` measures: `python -m bench.gpu.tasks TASK.json EVENTS.jsonl`.
 
     memory      one step of a model in eager, stock and memsched: peaks of its halves, what is reserved, what was
-                modelled for each graph, gradients against eager's
+                modelled for each graph, gradients against eager's (`bench/run/memory.py` measures)
     train_step  forward, backward and AdamW: compiled model and its optimizer, against one plan of all of it
     graphs      CUDA graphs (mode "reduce-overhead"), stock and memsched
     times       steps in alternation; compiled before, so that the compiler's cache has the kernels
 
-A row is appended as soon as it is known; a failure is a row.  Bytes are above what is alive before the step.  On a CPU
+A row is appended as soon as it is known; a failure is a row.  Bytes are above what is alive before the step; those of
+CUDA graphs, which keep their pool, are all that the process holds.  On a CPU
 the commands are only tried, at the smallest sizes and with kernels that do nothing: bytes are real, values are not.
 """
 
@@ -14,22 +15,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import memsched
 from bench.memory.cuda_plans import step as at_cuda_size
 from bench.memory.no_kernels import kernels_that_do_nothing
 from bench.models import Workload, build
 from bench.run.child import compiled
+from bench.run.memory import measure_step
 from bench.run.step import clear_gradients, compare_gradients, seconds_in_alternation, training_step
 from memsched.inductor.bytes.measure import measure_peak
 from memsched.inductor.failures import reason_of
@@ -73,7 +75,9 @@ def _one_mode(workload: Workload, device: str, mode: str, reference: nn.Module |
             row["difference"] = compare_gradients(model, reference, 1e-1)
         step()
         clear_gradients(model)
-        return row | _peaks(model, forward, workload.batch, device)
+        memory = asdict(measure_step(model, forward, workload.batch, device))
+        clear_gradients(model)
+        return row | memory
 
 
 def _graph(report: memsched.GraphReport) -> Row:
@@ -81,29 +85,6 @@ def _graph(report: memsched.GraphReport) -> Row:
         "name": report.name, "peak": report.emitted_peak or report.peak, "bound": report.lower_bound,
         "stock": report.stock_peak, "fallback": report.fallback, "planner_seconds": round(report.seconds, 2),
     }  # fmt: skip
-
-
-def _peaks(model: nn.Module, forward: Callable[..., Tensor], batch: Sequence[Tensor], device: str) -> Row:
-    """Peaks of the forward and of the backward, both above what is alive before the step; and of the whole step."""
-    if device == "cpu":
-        peak = measure_peak(lambda: forward(*batch).backward())
-        clear_gradients(model)
-        return {"peak": peak}
-    gc.collect()
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    loss = forward(*batch)
-    torch.cuda.synchronize()
-    of_forward = torch.cuda.max_memory_allocated() - before
-    torch.cuda.reset_peak_memory_stats()
-    loss.backward()
-    torch.cuda.synchronize()
-    of_backward = torch.cuda.max_memory_allocated() - before
-    reserved = torch.cuda.max_memory_reserved()
-    clear_gradients(model)
-    return {"peak": max(of_forward, of_backward), "forward": of_forward, "backward": of_backward, "reserved": reserved}
 
 
 def _train_step(workload: Workload, device: str) -> Iterator[Row]:

@@ -194,16 +194,18 @@ class MoELayer(nn.Module):
             self.experts = nn.ModuleList(SwiGLU(width, hidden) for _ in range(experts))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.with_balance(x)[0]
+        return self._output(x, self.router.weights(self.gate(x)))
 
     def with_balance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The output, and the auxiliary loss that keeps experts evenly used (`balance_loss`)."""
         logits = self.gate(x)
         weights = self.router.weights(logits)
+        return self._output(x, weights), balance_loss(logits, weights)
+
+    def _output(self, x: Tensor, weights: Tensor) -> Tensor:
+        """What the chosen experts and the shared ones say."""
         output = self._chosen(x, weights)
-        if self.shared is not None:
-            output = output + self.shared(x)
-        return output, balance_loss(logits, weights)
+        return output if self.shared is None else output + self.shared(x)
 
     def _chosen(self, x: Tensor, weights: Tensor) -> Tensor:
         """What the experts say that were chosen."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.paths import INSTANCES, RESULTS
+from bench.paths import DOCS, INSTANCES, RESULTS
 from bench.report.readme import replace_block
 from memsched.check.execution import check_worst_case
 from memsched.core.result import Options
@@ -30,7 +30,7 @@ from memsched.search.parallel.worst import worst_case
 from memsched.search.solver import solve
 
 ROWS = RESULTS / "parallel.json"
-PAGE = Path("docs/parallel.md")
+PAGE = DOCS / "parallel.md"
 PARALLEL: tuple[int | None, ...] = (2, 4, None)
 LIMITS = (1.5, 1.25, 1.0)
 """Limits for which edges are looked for, in multiples of the best order's peak."""
@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="of search for each question")
     parser.add_argument("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args(argv)
+    if arguments.every < 1:
+        print(f"bench parallel: --every {arguments.every} is below 1", file=sys.stderr)
+        return 2
     rows = []
     for path in sorted(arguments.folder.glob("*.json.gz"))[:: arguments.every]:
         row = _row(path, arguments.seconds)
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(rows))
     if not arguments.no_write:
         atomic_write(ROWS, ("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n").encode())
-        PAGE.write_text(replace_block(PAGE.read_text(), "parallel", table(rows)))
+        atomic_write(PAGE, replace_block(PAGE.read_text(), "parallel", table(rows)).encode())
     return 0
 
 

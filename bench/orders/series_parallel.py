@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.paths import INSTANCES
+from bench.paths import DOCS, INSTANCES
 from bench.report.readme import replace_block
 from memsched.files.graph_file import read_graph
 from memsched.files.json_file import atomic_write
@@ -25,7 +25,7 @@ from memsched.search.exact.reduce import reduce_series_parallel
 from memsched.series_parallel.answer import series_parallel_answer
 from memsched.series_parallel.recognize import TwoTerminalDecomposition, recognize_two_terminal
 
-PAGE = Path("docs/literature.md")
+PAGE = DOCS / "literature.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,7 +32,10 @@ _MARK = "bench: backward"
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """Bytes above what is live before the step; None where the device does not tell."""
+    """Bytes above what is live before the step; None where the device does not tell.
+
+    forward, backward: on CUDA, the peaks of the two halves.
+    """
 
     peak: int
     saved: int
@@ -42,6 +45,8 @@ class StepMemory:
     gradients_at_peak: int | None = None
     transients_at_peak: int | None = None
     reserved: int | None = None
+    forward: int | None = None
+    backward: int | None = None
 
 
 def measure_step(model: nn.Module, forward: Callable[..., Tensor], batch: Sequence[Tensor], device: str) -> StepMemory:
@@ -120,9 +125,11 @@ def _measure_cuda(forward: Callable[..., Tensor], batch: Sequence[Tensor]) -> St
     torch.cuda.reset_peak_memory_stats()
     loss = forward(*batch)
     torch.cuda.synchronize()
-    saved = torch.cuda.memory_allocated() - before
+    saved, of_forward = torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before
+    torch.cuda.reset_peak_memory_stats()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
-    peak, reserved = torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved()
+    of_backward, reserved = torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved()
     del loss
-    return StepMemory(peak, saved, torch.cuda.memory_allocated() - before, reserved=reserved)
+    gradients, peak = torch.cuda.memory_allocated() - before, max(of_forward, of_backward)
+    return StepMemory(peak, saved, gradients, reserved=reserved, forward=of_forward, backward=of_backward)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import memsched
-from bench.paths import BENCH, RESULTS
+from bench.paths import DOCS, RESULTS
 from bench.report.readme import replace_block
 from bench.settings import distributed, inference, libraries, local
 from bench.settings.setting import Setting, Step, compile_with
@@ -35,7 +35,7 @@ __all__ = ["SETTINGS", "failing", "main", "markdown", "measure", "measured_row"]
 
 SETTINGS: tuple[Setting, ...] = (*local.SETTINGS, *inference.SETTINGS, *libraries.SETTINGS, *distributed.SETTINGS)
 
-PAGE = BENCH.parent / "docs" / "where-it-runs.md"
+PAGE = DOCS / "where-it-runs.md"
 _FILE = "settings.json"
 
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from graphlib import TopologicalSorter
 
 from memsched.check.error import CheckError
-from memsched.check.order import precedences_of
+from memsched.check.order import check_made_for, precedences_of
 from memsched.core.execution import Execution, WorstCase, WorstCaseCertificate, bytes_held
 from memsched.core.graph import Graph
 from memsched.files.worst_case_file import WorstCaseFile
@@ -23,10 +23,7 @@ __all__ = ["check_bound_of_executions", "check_execution", "check_worst_case", "
 
 def check_worst_case_file(graph: Graph, file: WorstCaseFile) -> bool:
     """`check_worst_case` of a file, which states for which graph and, with edges, under which limit it holds."""
-    if file.num_ops != len(graph.ops):
-        raise CheckError(f"ops: the file has {file.num_ops}, the graph has {len(graph.ops)}")
-    if file.graph_digest and file.graph_digest != graph.digest:
-        raise CheckError("graph_digest: the file was made for another graph")
+    check_made_for(graph, "file", file.num_ops, file.graph_digest)
     if file.limit is not None and file.worst.bound > file.limit:
         raise CheckError(f"limit: the bound {file.worst.bound} is above the limit {file.limit}")
     return check_worst_case(file.graph_with_edges(graph), file.worst)

@@ -15,7 +15,15 @@ from collections.abc import Iterator, Sequence
 from memsched.check.error import CheckError
 from memsched.core.graph import Graph
 
-__all__ = ["check_order", "network_of", "precedences_of"]
+__all__ = ["check_made_for", "check_order", "network_of", "precedences_of"]
+
+
+def check_made_for(graph: Graph, what: str, num_ops: int, digest: str) -> None:
+    """Raises CheckError unless `what`, out of a file, was made for a graph of that many ops and that digest, if any."""
+    if num_ops != len(graph.ops):
+        raise CheckError(f"ops: the {what} has {num_ops}, the graph has {len(graph.ops)}")
+    if digest and digest != graph.digest:
+        raise CheckError(f"graph_digest: the {what} was made for another graph")
 
 
 def check_order(graph: Graph, order: Sequence[int]) -> None:

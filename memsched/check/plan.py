@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memsched.check.certificate import check_certificate
 from memsched.check.error import CheckError
-from memsched.check.order import check_order
+from memsched.check.order import check_made_for, check_order
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Status
@@ -15,10 +15,7 @@ __all__ = ["check_plan"]
 
 def check_plan(graph: Graph, plan: Plan) -> bool:
     """Whether the plan's bound is proved (else it is only claimed); raises CheckError when the plan is wrong."""
-    if plan.num_ops != len(graph.ops):
-        raise CheckError(f"ops: the plan has {plan.num_ops}, the graph has {len(graph.ops)}")
-    if plan.graph_digest and plan.graph_digest != graph.digest:
-        raise CheckError("graph_digest: the plan was made for another graph")
+    check_made_for(graph, "plan", plan.num_ops, plan.graph_digest)
     check_order(graph, plan.order)
     peak = peak_bytes(graph, plan.order)
     if plan.peak != peak:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 
 from memsched.cli.command import EXIT_DONE, EXIT_ROSE
@@ -64,7 +65,7 @@ def solve_parallel(graph: Graph, limits: Options, arguments: argparse.Namespace)
     if arguments.limit is not None:
         limit = _limit(arguments.limit, schedule.peak)
         if limit < schedule.peak:
-            print(_below_the_order(limit, schedule))
+            print(_below_the_order(limit, schedule), file=sys.stderr if arguments.json else sys.stdout)
             return EXIT_ROSE
         limited = limiting_edges(graph, schedule.order, limit, parallel, limits.time_limit_s)
     data = worst_case_to_json(graph, worst)

@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from memsched.cli.command import EXIT_DONE, EXIT_INTERRUPTED, Command
 from memsched.cli.parallel import declare_parallel, solve_parallel
@@ -54,7 +55,7 @@ def _solve(arguments: argparse.Namespace) -> int:
         arguments.time_limit, arguments.work_limit, arguments.seed, method=arguments.method, answer_interrupted=True
     )
     if arguments.parallel is not None:
-        return solve_parallel(graph, limits, arguments)
+        return solve_parallel(graph, replace(limits, answer_interrupted=False), arguments)  # a part is no answer
     if arguments.limit is not None:
         raise InputError("--limit needs --parallel: an order has one peak, and no edges to choose")
     schedule = solve(graph, repeatable(limits))

@@ -18,8 +18,8 @@ checked once at construction, so that algorithms may trust it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 __all__ = ["MAX_BYTES", "Buffer", "Graph", "GraphError", "Op"]
@@ -186,6 +186,10 @@ class Graph:
             for after in self.successors[op]:
                 found[op] |= found[after] | 1 << after
         return tuple(found)
+
+    def with_order_edges(self, edges: Iterable[tuple[int, int]]) -> Graph:
+        """The same graph with these edges (before, after) beside its own; raises GraphError when they close a cycle."""
+        return replace(self, order_edges=(*self.order_edges, *edges))
 
     @cached_property
     def digest(self) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from memsched.core.execution import Execution, WorstCase, WorstCaseCertificate
@@ -37,7 +37,7 @@ class WorstCaseFile:
     def graph_with_edges(self, graph: Graph) -> Graph:
         """`graph` with the edges of the file; raises FormatError when they are not edges of it or close a cycle."""
         try:
-            return replace(graph, order_edges=(*graph.order_edges, *self.edges))
+            return graph.with_order_edges(self.edges)
         except GraphError as error:
             raise FormatError(f"edges: {error}") from None
 

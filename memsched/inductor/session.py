@@ -131,8 +131,8 @@ class PlanningSession:
 
     def _plan(self, nodes: Sequence[BaseSchedulerNode]) -> None:
         scheduler = V.graph.scheduler
-        if num_streams() > 1:
-            raise SeveralStreams(f"its ops run on {num_streams()} streams: what is alive together is no order's peak")
+        if (streams := num_streams()) > 1:
+            raise SeveralStreams(f"its ops run on {streams} streams: what is alive together is no order's peak")
         self.prefusion = extract_graph(nodes, self.name, "prefusion")
         if self.options.fusion == "stock":
             return

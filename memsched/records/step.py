@@ -5,7 +5,7 @@ PlannedStep
   stock        what stock Inductor does with the same graphs, in the terms of the same memory model
   held         bytes that the caller holds while the graphs run: no plan can free them
   step_known   whether this is all of a step, and `held` is known: not for a graph out of a file
-  experiments  the same plans after one change: a smaller batch, a checkpointed block
+  experiments  the same plans after one change: a smaller batch, a checkpointed block, a lever pulled
   measured     what the allocator held while the graphs ran, by the name of the graph, if they ran
 """
 

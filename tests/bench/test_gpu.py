@@ -16,6 +16,7 @@ def test_memory_comes_first_and_times_last() -> None:
     assert order == sorted(order, key=["memory", "train_step", "graphs", "times"].index)
 
 
+@pytest.mark.plans
 def test_a_trial_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One model through every task: no row fails, nothing of ours is above stock, the plan is what is measured."""
     file = tmp_path / "gpu.jsonl"
@@ -53,6 +54,18 @@ def test_a_task_that_raises_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert main(["--device", "cpu", "--minutes", "2", "--output", str(file)]) == 0
     row = json.loads(file.read_text().splitlines()[-1])
     assert row["status"] == "failed" and "'no such model' is unknown" in row["reason"]
+
+
+def test_a_place_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before minutes of work, and for a table of nothing."""
+    nowhere = tmp_path / "nowhere" / "gpu.jsonl"
+    for arguments in (
+        ["--device", "cpu", "--output", str(nowhere)],
+        ["--table", "--output", str(tmp_path / "no.jsonl")],
+    ):
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "does not exist" in err
 
 
 def test_without_a_gpu_one_line_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

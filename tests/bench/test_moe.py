@@ -132,6 +132,12 @@ def test_sorted_needs_as_many_experts_for_every_token() -> None:
         MoELayer(8, 16, 4, DynamicChoice(), "sorted")
 
 
+def test_a_balance_loss_that_nobody_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be alive in eager, and make every comparison with eager look better than it is."""
+    monkeypatch.setattr("bench.models.moe.balance_loss", lambda *_: pytest.fail("computed"))
+    MoELayer(8, 16, EXPERTS)(torch.randn(2, 8, 8))
+
+
 def test_the_balance_loss_is_one_when_all_experts_are_even_and_more_else() -> None:
     even = torch.eye(EXPERTS).repeat(1, 4, 1) * 4.0
     one_sided = torch.zeros(1, 16, EXPERTS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from memsched.check.error import CheckError
 from memsched.check.execution import check_worst_case
 from memsched.core.graph import Graph
-from memsched.search.parallel.limit import limiting_edges, with_edges
+from memsched.search.parallel.limit import limiting_edges
 from memsched.search.parallel.worst import worst_case
 from memsched.search.solver import solve
 from tests.oracle import most_bytes_of_executions, random_graphs
@@ -46,4 +46,4 @@ def _edges_keep(graph: Graph, parallel: int | None, truth: int) -> tuple[int, bo
     schedule = solve(graph)
     limit = (schedule.peak + max(truth, schedule.peak)) // 2
     limited = limiting_edges(graph, schedule.order, limit, parallel)
-    return len(limited.edges), most_bytes_of_executions(with_edges(graph, limited.edges), parallel) <= limit
+    return len(limited.edges), most_bytes_of_executions(graph.with_order_edges(limited.edges), parallel) <= limit

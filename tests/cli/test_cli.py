@@ -318,6 +318,9 @@ def test_solve_parallel_prints_the_worst_case_and_verify_follows_it(
 def test_a_limit_below_every_order_is_a_failed_gate(graph_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["solve", str(graph_file), "--parallel", "2", "--limit", "3"]) == EXIT_ROSE
     assert "no order stays under 3 bytes" in capsys.readouterr().out
+    assert main(["solve", str(graph_file), "--parallel", "2", "--limit", "3", "--json"]) == EXIT_ROSE
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1, "what reads JSON is given JSON or nothing"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
     -22.49 MiB   -34%  options={"chunk_loss": 16}
     -16.49 MiB   -25%  options={"chunk_loss": 4}
 
-Each is a line to paste into `torch.compile(model, backend="memsched", options=...)`.
+Each is a line to paste into `torch.compile(model, backend="memsched", options=...)`.  (The model of `docs/fit.md`.)
 """
 
 from __future__ import annotations

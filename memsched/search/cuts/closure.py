@@ -26,6 +26,8 @@ __all__ = ["ClosureNetwork", "Flow", "maximum_flow", "minimum_closure"]
 Arc = tuple[int, int, int]
 """(tail, head, capacity)."""
 
+_LARGEST_CAPACITY = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -121,9 +123,12 @@ class ClosureNetwork:
 
 
 def maximum_flow(num_nodes: int, arcs: Sequence[Arc], source: int, sink: int) -> Flow:
-    """A maximum flow from `source` to `sink`; capacities are non-negative and add up to less than 2**63."""
+    """A maximum flow from `source` to `sink`; capacities are non-negative.
+
+    OR-Tools takes 64 bits: where a capacity needs more, the flow is computed here.
+    """
     solver = _ortools_max_flow()
-    if solver is None:
+    if solver is None or any(capacity > _LARGEST_CAPACITY for _, _, capacity in arcs):
         return DinicFlow(num_nodes, arcs, source, sink).solve()
     problem = solver()
     for tail, head, capacity in arcs:

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from memsched.core.execution import Execution, WorstCase, bytes_held
 from memsched.core.graph import MAX_BYTES, Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.sizes import InputError
-from memsched.search.parallel.worst import relaxed_worst_case, worst_case
+from memsched.search.exact.problem import bits
+from memsched.search.parallel.worst import relaxed_worst_case, searched_worst_case
 
-__all__ = ["Limited", "critical_path_bytes", "limiting_edges", "with_edges"]
+__all__ = ["Limited", "critical_path_bytes", "limiting_edges"]
 
 _MOST_TRIED = 64
 """Ops that are tried as the one that is waited for."""
@@ -62,22 +63,18 @@ def limiting_edges(
     edges: list[Edge] = []
     seconds_left = seconds
     while True:
-        restricted = with_edges(graph, edges)
+        restricted = graph.with_order_edges(edges)
         worst = relaxed_worst_case(restricted, parallel)
         if worst.bound > limit >= worst.held and seconds_left > 0:
             share = min(seconds_left, seconds / 4)
-            worst = worst_case(restricted, parallel, share)
+            worst = searched_worst_case(restricted, worst, share)
             seconds_left -= share
         if worst.bound <= limit:
             break
         edges.append(_edge_against(restricted, worst.execution, order, limit))
     edges, worst = _without_unnecessary(graph, edges, limit, worst)
-    return Limited(tuple(edges), worst, critical_path_bytes(with_edges(graph, edges)), critical_path_bytes(graph))
-
-
-def with_edges(graph: Graph, edges: Sequence[Edge]) -> Graph:
-    """`graph` with these edges beside its own order edges."""
-    return replace(graph, order_edges=(*graph.order_edges, *edges)) if edges else graph
+    kept = graph.with_order_edges(edges)
+    return Limited(tuple(edges), worst, critical_path_bytes(kept), critical_path_bytes(graph))
 
 
 def critical_path_bytes(graph: Graph) -> int:
@@ -107,7 +104,7 @@ def _edge_against(graph: Graph, execution: Execution, order: Sequence[int], limi
         return inside[-1] if inside else pairs[0]
     best = waiting[0], MAX_BYTES + 1
     for op in waiting[:: -(-len(waiting) // _MOST_TRIED)]:
-        done = completed.union(_members(graph.ancestors[op]), (op,))
+        done = completed.union(bits(graph.ancestors[op]), (op,))
         left = bytes_held(graph, Execution(tuple(done), tuple(done | started)))
         if left < best[1]:
             best = op, left
@@ -116,16 +113,11 @@ def _edge_against(graph: Graph, execution: Execution, order: Sequence[int], limi
     return best[0], order[at]
 
 
-def _members(mask: int) -> list[int]:
-    """The ops of a bit mask."""
-    return [op for op in range(mask.bit_length()) if mask >> op & 1]
-
-
 def _without_unnecessary(graph: Graph, edges: list[Edge], limit: int, worst: WorstCase) -> tuple[list[Edge], WorstCase]:
     """The edges that minimum cuts do not show to be unnecessary, and the worst case with them; the last goes first."""
     for edge in reversed(edges):
         fewer = [other for other in edges if other != edge]
-        without = relaxed_worst_case(with_edges(graph, fewer), worst.parallel)
+        without = relaxed_worst_case(graph.with_order_edges(fewer), worst.parallel)
         if without.bound <= limit:
             edges, worst = fewer, without
     return edges, worst

@@ -9,11 +9,14 @@ A tensor without a last reader makes (2) a disjunction, and the problem NP-hard:
 graph an op that writes a kept byte, every edge a heavy input that both its ends read; the most bytes are then those of
 an execution whose completed ops are an independent set.
 
-One worker, a fixed seed and a limit in deterministic time make runs repeatable.
+CP-SAT states bounds as doubles: sizes are divided by their greatest common divisor, and a graph whose sizes add up to
+more than a double adds exactly is refused.  One worker, a fixed seed and a limit in deterministic time make runs
+repeatable.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,9 @@ from memsched.core.graph import Graph
 from memsched.search.models.model import ModelError
 
 __all__ = ["SearchedExecution", "search_executions"]
+
+_LARGEST_TOTAL = 1 << 50
+"""Units whose sums, and the solver's own arithmetic over them, a double holds exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ def search_executions(
     except ImportError as error:
         raise ModelError(f"OR-Tools is not installed ({error})") from None
     model = _Model(cp_model, graph, parallel, hint)
-    model.program.add_linear_constraint(model.held, at_least, at_most)
+    model.program.add_linear_constraint(model.held, at_least // model.unit, at_most // model.unit)
     model.program.maximize(model.held)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
@@ -59,30 +65,31 @@ def search_executions(
         return SearchedExecution(None, at_most)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         raise ModelError(f"CP-SAT answered {solver.status_name(status)}")
-    bound = (
-        round(solver.objective_value) if status == cp_model.OPTIMAL else min(at_most, int(solver.best_objective_bound))
-    )
-    return SearchedExecution(model.execution(solver), bound)
+    units = math.floor(solver.best_objective_bound + 0.01)
+    return SearchedExecution(model.execution(solver), min(at_most, units * model.unit))
 
 
 class _Model:
-    """The variables and constraints (1) to (3), and the expression of (4)."""
+    """The variables and constraints (1) to (3), and the expression of (4), in units of `unit` bytes."""
 
     def __init__(self, cp_model: Any, graph: Graph, parallel: int | None, hint: Execution) -> None:
+        sizes = [buffer.size for buffer in graph.buffers] + [op.workspace for op in graph.ops]
+        self.unit = math.gcd(*sizes) or 1
+        if sum(sizes) // self.unit > _LARGEST_TOTAL:
+            raise ModelError(f"the sizes add up to {sum(sizes) // self.unit} units, more than CP-SAT adds exactly")
         self.program = cp_model.CpModel()
         ops = range(len(graph))
         self._completed = [self.program.new_bool_var(f"completed {op}") for op in ops]
         self._started = [self.program.new_bool_var(f"started {op}") for op in ops]
         self._add_sets(graph, hint)
-        running = [(self._started[op], 1) for op in ops] + [(self._completed[op], -1) for op in ops]
         if parallel is not None:
-            self.program.add(sum(factor * variable for variable, factor in running) <= parallel)
-        self.held = graph.start_bytes + sum(
-            graph.ops[op].workspace * (self._started[op] - self._completed[op]) for op in ops if graph.ops[op].workspace
-        )
+            self.program.add(sum(self._started) - sum(self._completed) <= parallel)
+        self.held = graph.start_bytes // self.unit
+        for op, node in enumerate(graph.ops):
+            self.held += node.workspace // self.unit * (self._started[op] - self._completed[op])
         for index, buffer in enumerate(graph.buffers):
             if buffer.size:
-                self.held += buffer.size * self._held(graph, index)
+                self.held += buffer.size // self.unit * self._held(graph, index)
 
     def execution(self, solver: Any) -> Execution:
         """The execution that the solver found."""

@@ -83,7 +83,7 @@ class Relaxation:
             arcs.append((source, node, -weight) if weight < 0 else (node, sink, weight))
         flow = maximum_flow(len(weights) + 2, arcs, source, sink)
         least = sum(weight for weight in weights if weight < 0) + flow.value
-        bound = self._held_anyway - least + price * parallel
+        bound = self.graph.start_bytes - least + price * parallel
         inside = set(flow.source_side)
         execution = Execution(
             tuple(op for op in range(self._ops) if self._ops + op in inside),
@@ -104,11 +104,6 @@ class Relaxation:
             else:
                 freed.append((node, self._shared[required - 2 * self._ops], amount))
         return WorstCaseCertificate(bound, price, tuple(completion), tuple(precedence), tuple(freed))
-
-    @cached_property
-    def _held_anyway(self) -> int:
-        """Bytes that are held before anything starts."""
-        return self.graph.start_bytes
 
     @cached_property
     def _last_users(self) -> dict[int, int]:

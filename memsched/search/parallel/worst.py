@@ -19,7 +19,7 @@ from memsched.search.models.model import ModelError
 from memsched.search.parallel.program import search_executions
 from memsched.search.parallel.relaxation import Relaxation, most_bytes_running
 
-__all__ = ["relaxed_worst_case", "worst_case"]
+__all__ = ["relaxed_worst_case", "searched_worst_case", "worst_case"]
 
 
 def worst_case(graph: Graph, parallel: int | None, seconds: float = 10.0) -> WorstCase:
@@ -29,19 +29,23 @@ def worst_case(graph: Graph, parallel: int | None, seconds: float = 10.0) -> Wor
     answer is what the relaxation gives, and says so in its `note`.
     Raises InputError unless `parallel` is at least 1.
     """
-    found = relaxed_worst_case(graph, parallel)
+    return searched_worst_case(graph, relaxed_worst_case(graph, parallel), seconds)
+
+
+def searched_worst_case(graph: Graph, found: WorstCase, seconds: float) -> WorstCase:
+    """What a search adds to `found`, which minimum cuts said of `graph`."""
     if found.held == found.bound or not seconds:
         return found
     try:
-        answer = search_executions(graph, parallel, found.execution, found.held, found.bound, seconds)
+        answer = search_executions(graph, found.parallel, found.execution, found.held, found.bound, seconds)
     except ModelError as error:
         return replace(found, note=str(error))
     held, execution = found.held, found.execution
     if answer.execution is not None:
-        held, execution = most_bytes_running(graph, answer.execution, parallel)
+        held, execution = most_bytes_running(graph, answer.execution, found.parallel)
     by_search = answer.bound < found.bound
     method = "search" if by_search or held > found.held else found.method
-    return WorstCase(parallel, execution, held, min(found.bound, answer.bound), found.certificate, method)
+    return WorstCase(found.parallel, execution, held, min(found.bound, answer.bound), found.certificate, method)
 
 
 def relaxed_worst_case(graph: Graph, parallel: int | None) -> WorstCase:

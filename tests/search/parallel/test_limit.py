@@ -7,7 +7,7 @@ import pytest
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.core.sizes import InputError
-from memsched.search.parallel.limit import critical_path_bytes, limiting_edges, with_edges
+from memsched.search.parallel.limit import critical_path_bytes, limiting_edges
 from memsched.search.parallel.worst import relaxed_worst_case
 from memsched.search.solver import solve
 from tests.oracle import most_bytes_of_executions, random_graphs
@@ -24,7 +24,7 @@ def test_no_execution_exceeds_the_limit(parallel: int | None, share: float) -> N
         low, high = peak_bytes(graph, order), most_bytes_of_executions(graph, parallel)
         limit = int(low + share * (high - low))
         limited = limiting_edges(graph, order, limit, parallel)
-        kept = with_edges(graph, limited.edges)  # raises on a cycle
+        kept = graph.with_order_edges(limited.edges)  # raises on a cycle
         assert most_bytes_of_executions(kept, parallel) <= limited.worst.bound <= limit
         position = {op: at for at, op in enumerate(order)}
         assert all(position[before] < position[after] for before, after in limited.edges)
@@ -41,7 +41,7 @@ def test_no_edge_can_be_spared() -> None:
         limited = limiting_edges(graph, schedule.order, schedule.peak, None, seconds=0)
         for edge in limited.edges:
             fewer = [other for other in limited.edges if other != edge]
-            assert relaxed_worst_case(with_edges(graph, fewer), None).bound > schedule.peak
+            assert relaxed_worst_case(graph.with_order_edges(fewer), None).bound > schedule.peak
             needed += 1
     assert needed > 20
 

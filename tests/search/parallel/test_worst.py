@@ -12,7 +12,7 @@ import pytest
 from memsched.check.error import CheckError
 from memsched.check.execution import check_worst_case
 from memsched.core.execution import Execution, WorstCase
-from memsched.core.graph import Buffer, Graph, Op
+from memsched.core.graph import MAX_BYTES, Buffer, Graph, Op
 from memsched.core.result import Status
 from memsched.core.sizes import InputError
 from memsched.files.graph_file import read_graph
@@ -139,6 +139,25 @@ def _forgeries(worst: WorstCase) -> Iterator[WorstCase]:
 
 def _closed(worst: WorstCase) -> bool:
     return worst.held == worst.bound
+
+
+@pytest.mark.parametrize("power", [52, 56])
+def test_sizes_that_no_double_holds(power: int) -> None:
+    """CP-SAT states bounds as doubles and OR-Tools' flow takes 64 bits: neither may make a bound too low, or fail."""
+    asked = 0
+    for at, graph in enumerate(random_graphs(60, seed=77, largest=8)):
+        scale = (1 << power) + at
+        ops = tuple(replace(op, workspace=op.workspace * scale) for op in graph.ops)
+        buffers = tuple(replace(buffer, size=buffer.size * scale + 1) for buffer in graph.buffers)
+        if sum(op.workspace for op in ops) + sum(buffer.size for buffer in buffers) > MAX_BYTES:
+            continue
+        large = replace(graph, ops=ops, buffers=buffers)
+        for parallel in (1, 2, None):
+            truth, found = most_bytes_of_executions(large, parallel), worst_case(large, parallel)
+            assert found.held <= truth <= found.bound
+            check_worst_case(large, found)
+            asked += 1
+    assert asked >= 50
 
 
 @pytest.mark.parametrize("parallel", [0, -1])
