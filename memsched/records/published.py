@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ __all__ = [
     "restore_report",
     "signing",
 ]
+
+log = logging.getLogger("memsched")
 
 MOST_REPORTS = 1000
 """How many reports are kept; of more, the newest."""
@@ -99,6 +102,8 @@ def expect_signature(text: str) -> None:
 def restore_report(text: str) -> None:
     """What a generated module calls when it is loaded; adds its report, unless the module was generated just now.
 
+    A graph that was left to stock when it was compiled is stock's in every process that loads it: each says so once.
+
     text: `GraphReport.to_json` as JSON, without what a cache does not keep.
     """
     if text in _expected.texts:
@@ -110,4 +115,8 @@ def restore_report(text: str) -> None:
     kind, status = GraphKind(told["kind"]), Status(told["status"])
     shape = told.get("series_parallel")
     found = SeriesParallel(shape["depth"], tuple(shape["witness"])) if shape else None
-    add_report(GraphReport(**figures, kind=kind, status=status, series_parallel=found, cached=True))
+    report = GraphReport(**figures, kind=kind, status=status, series_parallel=found, cached=True)
+    add_report(report)
+    if report.fallback:
+        count("loading what was left to stock")
+        log.warning("memsched: %s comes from a cache, left to stock Inductor (%s)", report.name, report.fallback)
