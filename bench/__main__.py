@@ -15,6 +15,7 @@ COMMANDS = {
     "orders": ("orders.command", "how good the orders are on captured graphs"),
     "parallel": ("orders.parallel", "what captured graphs may hold when several ops run at once"),
     "scale": ("orders.scale", "planning time and peaks on large synthetic graphs"),
+    "depth": ("orders.depth", "what planning costs as models get deep, beside stock's own work"),
     "series-parallel": ("orders.series_parallel", "how many captured graphs are series-parallel"),
     "prices": ("orders.prices", "what a unit of work takes on this machine, by stage of the solver"),
     "series-parallel-scale": ("orders.series_parallel_scale", "the polynomial algorithm on large graphs"),

@@ -58,7 +58,7 @@ class FusionPlan:
         )
         self.refused = False
         self._scheduler: Scheduler = weakref.proxy(scheduler)
-        self._loops = OuterLoops()
+        self._loops = OuterLoops.of_this_graph()
         self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
         self._name_of_op = [node.get_first_name() for node in nodes]
         self._approved: tuple[list[int], list[int]] | None = None

@@ -55,6 +55,13 @@ class OrderedNodes:
         """The nodes as they are to run."""
         return [self.nodes[op] for op in self.found.schedule.order]
 
+    def order_of(self, graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> tuple[int, ...]:
+        """The same work in this order, as far as `graph` allows it, where it is fused into other `nodes`."""
+        ordered = self.in_order()
+        at = {name: position for position, node in enumerate(ordered) for name in node.get_operation_names()}
+        names = (node.get_operation_names() for node in nodes)
+        return priority_order(graph, [max((at.get(name, 0) for name in some), default=0) for some in names])
+
 
 @dataclass(frozen=True, slots=True)
 class NodesToOrder:
@@ -95,16 +102,19 @@ class NodesToOrder:
         bound, _ = model_bound(self.model, self.stock, limit + 1)
         return bound > limit
 
-    def in_best_order(self, options: Options, given: Given | None = None) -> OrderedNodes:
+    def in_best_order(
+        self, options: Options, given: Given | None = None, hopeless_above: int | None = None
+    ) -> OrderedNodes:
         """The best order found, never above stock's own.
 
         given: an order to begin with, of the graph that it is called with.
+        hopeless_above: bytes; where the first search ends above, no other follows.
 
         Raises:
             AssertionError: the order found needs more than one of Inductor's; this is memsched's fault.
         """
         starts = [self.stock, *([given(self.model.estimate, self.nodes)] if given else [])]
-        found = order_under(self.model, options, starts)
+        found = order_under(self.model, options, starts, hopeless_above)
         order = found.schedule.order
         peak = max(found.schedule.peak, peak_bytes(found.graph, order))
         if peak > found.orders_peak:

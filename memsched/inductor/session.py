@@ -15,6 +15,7 @@ warning, a counter; with `strict` it raises.
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -54,6 +55,10 @@ _SESSION = "memsched_session"
 """Where a scheduler has its session: the two refer to each other, and go together when the compile is over."""
 
 
+_HOPELESS = 1.02
+"""Where stock's fusions need this many times the plan's peak after one search, no search is known to make it up."""
+
+
 def session_of(scheduler: Scheduler) -> PlanningSession | None:
     """The session that plans for `scheduler`, if the pre-fusion pass has begun one."""
     return getattr(scheduler, _SESSION, None)
@@ -68,6 +73,21 @@ def begin_session(options: BackendOptions, sink: Sink) -> PlanningSession | None
             raise
         leave_to_stock("a graph", "beginning to plan", reason_of(error))
         return None
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within the context Python looks for no cycles of garbage: planning leaves none, and the compiler's heap is large.
+
+    A full collection takes half a second at twelve layers, and planning alone would trigger three or four.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 class SeveralStreams(RuntimeError):
@@ -168,8 +188,11 @@ class PlanningSession:
             free = max(free, self.fusing.planner.budget)
         # Below what is free, fewer kernels count; planned fusions are only free where stock needs no less.
         free = free if planned.emitted_peak <= fused.stock_peak else 0
-        if not fused.need_more_than(max(planned.emitted_peak, int(free))):
-            as_stock = fused.in_best_order(self._solver_options(0.25))
+        wanted = max(planned.emitted_peak, int(free))
+        if not fused.need_more_than(wanted):
+            least = min(wanted, fused.stock_peak)  # where stock needs less, all is tried to get there
+            hopeless = int(wanted * _HOPELESS) if least == wanted else None
+            as_stock = fused.in_best_order(self._solver_options(0.25), planned.order_of, hopeless)
             if as_stock.is_as_good_as(planned, free):
                 self.fusing = None
                 return as_stock, fused.stock_peak
@@ -185,7 +208,8 @@ class PlanningSession:
         """The result of `run`; None after a failure, which is told once and never breaks the compile."""
         self._began = time.thread_time()
         try:
-            return run()
+            with _no_collection():
+                return run()
         except Exception as error:
             if self.options.strict:
                 raise

@@ -52,9 +52,12 @@ def model_bound(model: AllocationModel, order: Sequence[int], peak: int) -> tupl
     return bound, StatementCertificate(bound, "minimum cut", statement)
 
 
-def relaxed_bound(model: AllocationModel, options: Options) -> tuple[int, Certificate]:
-    """A lower bound of the model, bytes, searched for on the relaxed graph within `options`."""
-    found = solve(model.relaxed_graph(), options)
+def relaxed_bound(model: AllocationModel, order: Sequence[int], options: Options) -> tuple[int, Certificate]:
+    """A lower bound of the model, bytes, searched for on the relaxed graph within `options`.
+
+    order: a good one; the lower its peak, the less is left to refute.
+    """
+    found = solve(model.relaxed_graph(), options, start_orders=[model.with_allocations(order)])
     statement = f"{found.method} on the graph in which an op that may write over an input does not keep it alive"
     return found.lower_bound, StatementCertificate(found.lower_bound, "relaxation", statement)
 

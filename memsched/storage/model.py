@@ -73,6 +73,7 @@ class AllocationModel:
         self._whole_of_part = dict(whole_of_part)
         self._reuses = [[one for one in some if one.input in pieces and one.output in pieces] for some in reuses]
         self._certain = self._reuses_of_all_orders()
+        self._peaks: dict[tuple[int, ...], int] = {}
 
     @property
     def depends_on_order(self) -> bool:
@@ -81,7 +82,10 @@ class AllocationModel:
 
     def peak(self, order: Sequence[int]) -> int:
         """The model's peak of `order`, without kernel groups; bytes."""
-        return peak_bytes(self.graph_for(order), order)
+        order = tuple(order)
+        if order not in self._peaks:
+            self._peaks[order] = peak_bytes(self.graph_for(order), order)
+        return self._peaks[order]
 
     def graph_for(self, order: Sequence[int]) -> Graph:
         """The storages as `order` has them; other orders that it allows need at most what it says."""

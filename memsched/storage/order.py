@@ -43,15 +43,22 @@ class ModelledOrder:
     orders_peak: int
 
 
-def order_under(model: AllocationModel, options: Options, given: Sequence[Sequence[int]] = ()) -> ModelledOrder:
+def order_under(
+    model: AllocationModel,
+    options: Options,
+    given: Sequence[Sequence[int]] = (),
+    hopeless_above: int | None = None,
+) -> ModelledOrder:
     """The best order found, never above Inductor's four orders and those given, and what bounds it.
+
+    hopeless_above: bytes; where the first search ends above, no other follows, since the caller has a better plan.
 
     Raises:
         CheckError: what was found is no order of the nodes.
     """
     stock = list(stock_orders(model.estimate).values())
-    start = min([*stock, *map(tuple, given)], key=model.peak)
     orders_peak = min(map(model.peak, stock))
+    start = min([*stock, *map(tuple, given)], key=model.peak)
     planning = model.planning_graph()
     schedule = solve(planning, options, start_orders=[model.with_allocations(start)])
     check_order(planning, schedule.order)
@@ -62,11 +69,12 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
     bound, certificate = schedule.lower_bound, schedule.certificate
     if model.order_dependent_reuses:
         bound, certificate = model_bound(model, order, model.peak(order))
-    if model.peak(order) > bound:
+    hopeless = hopeless_above is not None and model.peak(order) > hopeless_above
+    if model.peak(order) > bound and not hopeless:
         order = _search_as_shared(model, options, order)
         order = _search_with_more_reuse(model, options, order, bound)
-    if model.peak(order) > bound:
-        relaxed, statement = relaxed_bound(model, _part_of(options, 2))
+    if model.peak(order) > bound and not hopeless:
+        relaxed, statement = relaxed_bound(model, order, _part_of(options, 2))
         if relaxed > bound:
             bound, certificate = relaxed, statement
     graph = model.graph_for(order)
@@ -80,7 +88,7 @@ def order_under(model: AllocationModel, options: Options, given: Sequence[Sequen
             peak=peak,
             lower_bound=bound,
             status=status_of(peak, bound),
-            certificate=_followable(graph, bound, certificate),
+            certificate=_followable(graph, order, bound, certificate),
         ),
         orders_peak,
     )
@@ -129,7 +137,10 @@ def _part_of(options: Options, parts: int = _TRIES) -> Options:
     return replace(options, work_limit=work, time_limit_s=options.time_limit_s / parts)
 
 
-def _followable(graph: Graph, bound: int, certificate: Certificate | None) -> Certificate | None:
-    """A certificate that the reported graph cannot go below `bound`, which can be checked; else the statement."""
-    proved, followable = cut_bound(graph, stop_at=bound)
+def _followable(graph: Graph, order: Sequence[int], bound: int, certificate: Certificate | None) -> Certificate | None:
+    """A certificate that the reported graph cannot go below `bound`, which can be checked; else the statement.
+
+    order: a good one; the lower its steps, the fewer cuts are computed.
+    """
+    proved, followable = cut_bound(graph, stop_at=bound, incumbent_order=order)
     return followable if proved >= bound else certificate

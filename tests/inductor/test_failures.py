@@ -28,7 +28,7 @@ def test_an_error_in_one_line(error: Exception, line: str) -> None:
 def test_a_graph_on_several_streams_is_left_to_stock_by_name(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What runs beside each other has no order whose peak could be planned.  From a cache it comes with the same words."""
+    """What runs beside each other has no order whose peak could be planned.  A cache brings the words along."""
     monkeypatch.setattr("memsched.inductor.session.num_streams", lambda: 2)
     x = torch.randn(8, 8)
     with fresh_cache(), caplog.at_level(logging.WARNING, logger="memsched"):

@@ -59,7 +59,7 @@ def cpp_reductions(nodes: Sequence[BaseSchedulerNode]) -> set[int]:
 
 def thread_local(nodes: Sequence[BaseSchedulerNode]) -> set[str]:
     """The buffers of which C++ threads keep a row each."""
-    loops = OuterLoops()
+    loops = OuterLoops.of_this_graph()
     return {
         name
         for node in nodes

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch._inductor.codegen.cpp import CppScheduling, OuterLoopFusedSchedulerNode
 from torch._inductor.utils import get_dtype_size
@@ -26,15 +26,31 @@ if TYPE_CHECKING:
 
 __all__ = ["OuterLoops", "bytes_between", "loop_ranges"]
 
+_Loops: TypeAlias = "tuple[tuple[Any, ...], tuple[Any, ...], int]"
+"""The bodies of a kernel, the extents of its loops, and how many of them are asked about."""
+
+_KNOWN = "_memsched_outer_loops"
+"""The attribute of a scheduler that keeps its `OuterLoops`."""
+
 _LONG_INNER_LOOP = 300
 """An inner loop that is this many times as long as all outer ones is left to itself."""
 
 
 class OuterLoops:
-    """Answers for the kernels of one graph; what is known about a kernel is kept, by its name."""
+    """Answers for the kernels of one graph; what is known about loops is kept, since code generation is slow to say."""
 
     def __init__(self) -> None:
-        self._steps: dict[tuple[str, int], list[tuple[Any, int]] | None] = {}
+        self._steps: dict[_Loops, list[tuple[Any, int]] | None] = {}
+
+    @classmethod
+    def of_this_graph(cls) -> OuterLoops:
+        """Those of the scheduler of `V.graph`: one for all questions about it, before fusion and after."""
+        scheduler = V.graph.scheduler
+        known: OuterLoops | None = getattr(scheduler, _KNOWN, None)
+        if known is None:
+            known = cls()
+            setattr(scheduler, _KNOWN, known)
+        return known
 
     def are_one(self, node: OuterLoopFusedSchedulerNode) -> bool:
         """Whether the kernels of `node` become one loop."""
@@ -58,7 +74,8 @@ class OuterLoops:
 
     def _steps_of(self, kernel: BaseSchedulerNode, depth: int) -> list[tuple[Any, int]] | None:
         """Extent and step of the outer loops of a kernel; None if they are few and the inner one is long."""
-        key = kernel.get_name(), depth
+        # Fusion may give a node other loops, under its old name: the bodies say which loops are meant.
+        key = (tuple(node._body for node in kernel.get_nodes()), tuple(loop_ranges(kernel)), depth)
         if key not in self._steps:
             self._steps[key] = _steps(kernel, depth)
         return self._steps[key]
