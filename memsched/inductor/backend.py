@@ -25,7 +25,7 @@ from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, Rule, checkpoint_rule
+from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
@@ -131,6 +131,8 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
     place = "custom_partitioner_fn"
     theirs = (inductor or {}).get(place, getattr(torch._inductor.config, place))
     theirs = theirs.partitioner if isinstance(theirs, PlannedPartition) else theirs
+    if options.fusion != "stock":
+        patches |= _with_rules("pre_grad_custom_pass", TRACE_RULES, options, inductor)
     return patches | {place: PlannedPartition(rules, options, theirs)}
 
 

@@ -1,5 +1,6 @@
 """The rules that change a traced graph, in the order in which they run; each is one file of this folder.
 
+    TRACE_RULES    over the graph that Dynamo traced, before it is differentiated
     CUT_RULES      over the joint graph, before it is cut into forward and backward
     GRAPH_RULES    over each of the two, as Inductor is about to lower it
 
@@ -24,6 +25,7 @@ from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
 from memsched.inductor.rewrites.realize_sums import realize_sums
 from memsched.inductor.rewrites.recompute_parameter_casts import recompute_parameter_casts
 from memsched.inductor.rewrites.save_random import save_random
+from memsched.inductor.rewrites.slice_before_projection import slice_before_projection
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
 
@@ -31,6 +33,7 @@ __all__ = [
     "CUT_RULES",
     "GRAPH_RULES",
     "SAVE_RANDOM",
+    "TRACE_RULES",
     "Rule",
     "apply_rule",
     "checkpoint_rule",
@@ -42,7 +45,8 @@ __all__ = [
 log = logging.getLogger("memsched")
 
 _RULE = "memsched_rule"
-"""Where the name of the rule that changed a node is noted, in the node's `meta`; the cut copies it into both halves."""
+"""Where the name of the rule that changed a node is noted, among the annotations in its `meta` (torch.fx.traceback):
+tracing and the cut copy those along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Rule:
     change: Callable[[fx.Graph], list[fx.Node]]
     is_judged: bool = False
 
+
+TRACE_RULES = (Rule("slice_before_projection", "slicing before a projection", slice_before_projection),)
 
 CUT_RULES = (
     Rule("describe_chunks", "describing chunks of the loss", describe_chunks),
@@ -89,19 +95,19 @@ def apply_rule(rule: Rule, graph: fx.Graph) -> int:
     """Change `graph`, note the rule at each node that it changed; how many those are."""
     changed = rule.change(graph)
     for node in changed:
-        node.meta[_RULE] = rule.name
+        node.meta["custom"] = {**node.meta.get("custom", {}), _RULE: rule.name}
     log.debug("memsched: %s changed %d nodes %s", rule.name, len(changed), [node.name for node in changed])
     return len(changed)
 
 
 def rule_of(node: fx.Node) -> str:
     """The name of the rule that changed `node`; "" for none."""
-    return str(node.meta.get(_RULE, ""))
+    return str(node.meta.get("custom", {}).get(_RULE, ""))
 
 
 def forget_rule(node: fx.Node) -> None:
     """`node` is as if no rule had changed it."""
-    node.meta.pop(_RULE, None)
+    node.meta["custom"] = {key: what for key, what in node.meta.get("custom", {}).items() if key != _RULE}
 
 
 def rewrites_of(graph: fx.Graph) -> dict[str, int]:
