@@ -25,7 +25,7 @@ from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule
+from memsched.inductor.rewrites.rules import CHUNK_RULES, CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
@@ -122,10 +122,11 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
         patches["auto_chunker.num_chunk"] = setting.chunks
         # By default PyTorch only chunks what is eight times as large as it was made from: no real model's logits are.
         patches["auto_chunker.amplify_ratio_threshold"] = 1
-        patches["auto_chunker.output_size_threshold"] = 1
+        patches["auto_chunker.output_size_threshold"] = 1  # each graph's own: `chunk_largest`
+        patches |= _with_rules("joint_custom_pre_pass", CHUNK_RULES, options, inductor)
     rules = [rule for rule in CUT_RULES if options.keep_checkpoints or rule.name != "keep_checkpoints"]
     if setting.checkpoint_blocks:
-        rules.insert(0, checkpoint_rule(setting.checkpoint_blocks))
+        rules.insert(0, checkpoint_rule(setting.checkpoint_blocks, setting.checkpoint_share))
     if not setting.chunks:
         rules = [rule for rule in rules if rule.name != "describe_chunks"]
     place = "custom_partitioner_fn"

@@ -11,10 +11,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from torch._inductor.virtualized import V
+
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Schedule, Status
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
+from memsched.inductor.flops import flops_of
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.origins import origins_of
 from memsched.inductor.publish import Sink
@@ -60,6 +63,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
                 emitted_peak=emitted_peak,
                 kernels=num_kernels(nodes),
                 stock_kernels=num_kernels(nodes),
+                flops=flops_of(V.graph.module),
                 origins=origins_of(graph),
             )
         )

@@ -43,6 +43,7 @@ class BackendOptions:
         "auto" for as many as still lower the peak.
     checkpoint_blocks: blocks of the model in a row that are recomputed together in the backward, as if each group had
         a checkpoint around it; 0 for the user's own checkpoints only.
+    checkpoint_share: of the blocks, the share that has such checkpoints: the first ones; 1 for all.
     saved_share: of what the partitioner would save for the backward, the share that it may save; 1 for all.
     levers: which of "chunk_loss" and "recompute" may be pulled to meet `peak_budget`; "auto" for all, "" for none.
         With a `peak_budget` and fusion="plan" it is "auto".
@@ -60,6 +61,7 @@ class BackendOptions:
     max_extra_kernels: int | None = None
     chunk_loss: str | int = 0
     checkpoint_blocks: int = 0
+    checkpoint_share: float = 1.0
     saved_share: float = 1.0
     levers: str | Sequence[str] = ""
     keep_checkpoints: bool = True
@@ -91,8 +93,10 @@ class BackendOptions:
         blocks = self.checkpoint_blocks
         if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 0:
             raise ValueError(f"memsched: option checkpoint_blocks is {blocks!r}, not a number of blocks")
-        if not isinstance(self.saved_share, (int, float)) or not 0 <= self.saved_share <= 1:
-            raise ValueError(f"memsched: option saved_share is {self.saved_share!r}, not a share between 0 and 1")
+        for name in ("checkpoint_share", "saved_share"):
+            share = getattr(self, name)
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+                raise ValueError(f"memsched: option {name} is {share!r}, not a share between 0 and 1")
         known = [lever.value for lever in Lever]
         named = [self.levers] if isinstance(self.levers, str) else list(self.levers)
         for name in named:
@@ -113,12 +117,13 @@ class BackendOptions:
     def setting(self) -> Setting:
         """How far the levers are pulled as it is."""
         chunks = 0 if isinstance(self.chunk_loss, str) else self.chunk_loss
-        return Setting(chunks, self.checkpoint_blocks, float(self.saved_share))
+        return Setting(chunks, self.checkpoint_blocks, float(self.checkpoint_share), float(self.saved_share))
 
     def at(self, setting: Setting) -> BackendOptions:
         """These options with the levers at `setting`, and nothing left to choose."""
         budget: Any = self.peak_budget if self.fusion == "budget" else ""
-        at_rest: dict[str, Any] = {"chunk_loss": 0, "checkpoint_blocks": 0, "saved_share": 1.0}
+        shares: dict[str, Any] = {"checkpoint_share": 1.0, "saved_share": 1.0}
+        at_rest = {"chunk_loss": 0, "checkpoint_blocks": 0, **shares}
         return replace(self, levers="", peak_budget=budget, **(at_rest | setting.to_options()))
 
     def _check_budget(self) -> None:

@@ -7,7 +7,8 @@
 
 From a rung the changes are tried that one lever, or all levers together, can make.  Of those that lower the peak the
 cheapest is taken: the least recomputed work for each byte.  Where the loss binds its lever is tried first, and if it
-helps no other is.
+helps no other is.  Where a budget lies between two rungs, what recomputes less than the lower one is tried besides:
+a quarter of the blocks, a half, three quarters.
 
 Claims.  Peaks strictly fall along the ladder, and where it goes next does not depend on the budget, which only says
 where to stop: so a smaller budget never gets a higher peak.  Every plan is made once, their number is bounded by
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from memsched.levers.moments import Moment
-from memsched.levers.setting import Lever, Setting, changes_of
+from memsched.levers.setting import Lever, Setting, between, changes_of
 
 __all__ = ["Ladder", "Rung", "climb"]
 
@@ -104,9 +105,12 @@ def climb(
         following = _next(here, levers, planner)
         if following is None:
             break
-        here = following
-        rungs.append(here)
-        on_rung(here)
+        met = limit is not None and following.peak <= limit
+        steps = _down_to(limit or 0, here, following, planner) if met else [following]
+        for rung in steps:
+            rungs.append(rung)
+            on_rung(rung)
+        here = steps[-1]
     return Ladder(tuple(rungs), limit, planner.plans)
 
 
@@ -156,6 +160,19 @@ def _next(here: Rung, levers: Sequence[Lever], planner: _Planner) -> Rung | None
     if not found:
         found = list(planner.better(_together(here.setting, levers), here))
     return min(found, key=lambda rung: _price(rung, here), default=None)
+
+
+def _down_to(limit: int, above: Rung, below: Rung, planner: _Planner) -> list[Rung]:
+    """The rungs between two, peaks falling and work rising, up to the first within `limit` bytes, which `below` is."""
+    found: list[Rung] = []
+    for setting in between(above.setting, below.setting):
+        rung = planner.rung(setting)
+        highest = found[-1].peak if found else above.peak
+        if rung is not None and below.peak < rung.peak < highest and rung.flops < below.flops:
+            found.append(rung)
+            if rung.peak <= limit:
+                return found
+    return [*found, below]
 
 
 def _together(setting: Setting, levers: Sequence[Lever]) -> Iterator[Setting]:

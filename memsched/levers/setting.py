@@ -3,7 +3,8 @@
     lever        acts on                      setting            price
     chunk_loss   logits and their gradient    chunks             kernels, one more product where the halves are apart
     recompute    what is saved                saved_share,       the forward of what is not saved, again
-                                              checkpoint_blocks
+                                              checkpoint_blocks,
+                                              checkpoint_share
 
 Order and fusion have no setting here: every rung of the ladder is planned with both.
 """
@@ -14,12 +15,16 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-__all__ = ["Lever", "Setting", "changes_of"]
+__all__ = ["Lever", "Setting", "between", "changes_of"]
 
 _FEWEST_CHUNKS, _MOST_CHUNKS = 4, 16
 """Beyond sixteen a chunk of the logits is smaller than what else is alive, and every chunk is a dozen kernels more."""
 _SHARES = (0.5, 0.2)
 """Shares of what stock would save that are tried where a model has no list of blocks, or besides."""
+
+_FINER_SHARES = (0.9, 0.8, 0.65, 0.4, 0.3)
+_FINER_CHECKPOINTS = (0.25, 0.5, 0.75)
+"""What is tried between two rungs of which one needs more than the budget, and the other computes more than it must."""
 
 
 class Lever(enum.StrEnum):
@@ -34,21 +39,31 @@ class Setting:
     """chunks: parts in which the loss is computed, 0 for whole.
 
     checkpoint_blocks: blocks of the model in a row that are recomputed together, 0 for none but the user's own.
+    checkpoint_share: of the blocks, the share that is recomputed so: the first ones, whose backward comes last, when
+        what the others had saved is gone.
     saved_share: of what stock would save for the backward, the share that may be saved (stock's knapsack).
     """
 
     chunks: int = 0
     checkpoint_blocks: int = 0
+    checkpoint_share: float = 1.0
     saved_share: float = 1.0
 
     def __str__(self) -> str:
         parts = [
             f"loss in {self.chunks} chunks" if self.chunks else "",
-            "a checkpoint per block" if self.checkpoint_blocks == 1 else "",
-            f"a checkpoint per {self.checkpoint_blocks} blocks" if self.checkpoint_blocks > 1 else "",
+            self._checkpoints(),
             f"{self.saved_share:g} of the saved activations" if self.saved_share < 1 else "",
         ]
         return ", ".join(filter(None, parts)) or "order and fusion"
+
+    def _checkpoints(self) -> str:
+        if not self.checkpoint_blocks:
+            return ""
+        blocks = "block" if self.checkpoint_blocks == 1 else f"{self.checkpoint_blocks} blocks"
+        return f"a checkpoint per {blocks}" + (
+            f" in the first {self.checkpoint_share:.0%}" if self.checkpoint_share < 1 else ""
+        )
 
     def to_options(self) -> dict[str, int | float]:
         """The options of the backend that pull the levers this far; those at rest are left out."""
@@ -57,6 +72,8 @@ class Setting:
             options["chunk_loss"] = self.chunks
         if self.checkpoint_blocks:
             options["checkpoint_blocks"] = self.checkpoint_blocks
+            if self.checkpoint_share < 1:
+                options["checkpoint_share"] = self.checkpoint_share
         if self.saved_share < 1:
             options["saved_share"] = self.saved_share
         return options
@@ -73,3 +90,12 @@ def changes_of(setting: Setting, lever: Lever) -> Iterator[Setting]:
             if not setting.checkpoint_blocks:
                 yield replace(setting, checkpoint_blocks=1, saved_share=1.0)
                 yield from (replace(setting, saved_share=share) for share in _SHARES if share < setting.saved_share)
+
+
+def between(lower: Setting, higher: Setting) -> Iterator[Setting]:
+    """Settings that recompute more than `lower` and less than `higher`, the least first; chunks as in `higher`."""
+    if higher.checkpoint_blocks and not lower.checkpoint_blocks:
+        yield from (replace(higher, checkpoint_share=share) for share in _FINER_CHECKPOINTS)
+    elif higher.saved_share < lower.saved_share:
+        shares = (share for share in _FINER_SHARES if higher.saved_share < share < lower.saved_share)
+        yield from (replace(higher, saved_share=share) for share in shares)

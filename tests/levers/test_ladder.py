@@ -19,7 +19,9 @@ def step(logits: int, saved: int, block: int) -> Callable[[Setting], Rung]:
     """A step whose peak is the logits, or a block's working set, on top of what is saved."""
 
     def plan(setting: Setting) -> Rung:
-        kept = saved // 8 if setting.checkpoint_blocks else int(saved * setting.saved_share)
+        kept = int(saved * setting.saved_share)
+        if setting.checkpoint_blocks:
+            kept = saved - int(saved * 7 / 8 * setting.checkpoint_share)
         loss, backward = kept + logits // max(1, setting.chunks), kept + block
         flops = 1000 + (saved - kept)
         moment = Moment.LOSS if loss > backward else Moment.BACKWARD
@@ -59,6 +61,16 @@ def test_peaks_fall_and_a_smaller_budget_never_gets_a_higher_peak(seed: int) -> 
 def test_a_budget_that_is_met_at_once_costs_one_plan() -> None:
     ladder = climb(step(100, 40, 5), LEVERS, budget=lambda _rung: 1000)
     assert (len(ladder.rungs), ladder.plans, ladder.fits) == (1, 1, True)
+
+
+def test_a_budget_between_two_rungs_recomputes_no_more_than_it_must() -> None:
+    """All blocks would bring 64 to 8 for 56 of work; for 40 the first half of them is enough."""
+    ladder = climb(step(logits=0, saved=64, block=0), (Lever.RECOMPUTE,), budget=lambda _rung: 40)
+    whole = climb(step(logits=0, saved=64, block=0), (Lever.RECOMPUTE,))
+    assert ladder.fits
+    assert ladder.chosen.flops < min(rung.flops for rung in whole.rungs if rung.peak <= 40)
+    peaks = [rung.peak for rung in ladder.rungs]
+    assert all(after < before for before, after in itertools.pairwise(peaks))
 
 
 def test_what_cannot_be_planned_is_left_out_and_the_first_is_told() -> None:
@@ -107,5 +119,7 @@ def test_settings_name_the_options_that_give_them() -> None:
     assert Setting().to_options() == {}
     assert Setting(4, 1).to_options() == {"chunk_loss": 4, "checkpoint_blocks": 1}
     assert str(Setting(4, 1)) == "loss in 4 chunks, a checkpoint per block"
+    assert Setting(0, 1, 0.5).to_options() == {"checkpoint_blocks": 1, "checkpoint_share": 0.5}
+    assert str(Setting(0, 1, 0.5)) == "a checkpoint per block in the first 50%"
     assert list(changes_of(Setting(16), Lever.CHUNK_LOSS)) == []
     assert isinstance(climb(step(1, 1, 1), ()), Ladder)

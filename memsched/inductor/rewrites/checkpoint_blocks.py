@@ -14,6 +14,8 @@ Claims: nodes that the user tagged keep their tags.  An operator that draws rand
 
 from __future__ import annotations
 
+import math
+
 from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy
 
@@ -27,12 +29,15 @@ _FIRST_GROUP = 1_000_000
 """Number of the first group: above those that `torch.utils.checkpoint` counts in one process."""
 
 
-def checkpoint_blocks(graph: fx.Graph, every: int = 1) -> list[fx.Node]:
-    """Tag the insides of the blocks, `every` blocks to a group; the nodes that are to be recomputed.
+def checkpoint_blocks(graph: fx.Graph, every: int = 1, share: float = 1.0) -> list[fx.Node]:
+    """Tag the insides of the first `share` of the blocks, `every` to a group; the nodes that are to be recomputed.
 
     graph: forward and backward before they are cut apart.
     """
-    group_of = {node: block // every for node, block in blocks_of(graph).items()}
+    blocks = blocks_of(graph)
+    numbers = sorted(set(blocks.values()))
+    chosen = set(numbers[: math.ceil(share * len(numbers))])
+    group_of = {node: block // every for node, block in blocks.items() if block in chosen}
     if any("recompute" in node.meta for node in group_of):
         return []
     forward = set(_forward_operators(graph))

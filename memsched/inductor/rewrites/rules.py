@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
+from memsched.inductor.rewrites.chunk_largest import chunk_largest
 from memsched.inductor.rewrites.describe_chunks import describe_chunks
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
@@ -30,6 +31,7 @@ from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
 
 __all__ = [
+    "CHUNK_RULES",
     "CUT_RULES",
     "GRAPH_RULES",
     "SAVE_RANDOM",
@@ -65,6 +67,9 @@ class Rule:
 
 TRACE_RULES = (Rule("slice_before_projection", "slicing before a projection", slice_before_projection),)
 
+CHUNK_RULES = (Rule("chunk_largest", "choosing what is chunked", chunk_largest),)
+"""Over the joint graph before Inductor's chunker, where the loss is to be chunked."""
+
 CUT_RULES = (
     Rule("describe_chunks", "describing chunks of the loss", describe_chunks),
     Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints, is_judged=True),
@@ -77,10 +82,10 @@ SAVE_RANDOM = Rule("save_random", "saving random operators", save_random)
 """The rule that follows `CUT_RULES` when the partitioner may choose what to recompute (`activation_memory_budget`)."""
 
 
-def checkpoint_rule(every: int) -> Rule:
-    """The rule of `CUT_RULES` that is there when it is asked for: a checkpoint around each `every` blocks."""
+def checkpoint_rule(every: int, share: float = 1.0) -> Rule:
+    """The rule of `CUT_RULES` that is there when it is asked for: checkpoints in the first `share` of the blocks."""
     name = "checkpoint_blocks"
-    return Rule(name, "checkpointing blocks", functools.partial(checkpoint_blocks, every=every))
+    return Rule(name, "checkpointing blocks", functools.partial(checkpoint_blocks, every=every, share=share))
 
 
 GRAPH_RULES = (

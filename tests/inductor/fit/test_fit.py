@@ -313,3 +313,43 @@ def test_a_choice_of_levers_that_fails_leaves_them_as_they_are(
     step._pull_levers(inputs)
     assert sum("choice of levers is left to stock" in record.message for record in caplog.records) == 1
     assert step.options.backend.setting.checkpoint_blocks == 1 and not step.options.backend.pulled
+
+
+class Adapted(Language):
+    """Every weight is frozen but those of adapters of low rank, as in LoRA: the head's, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+        self.down, self.up = nn.Linear(16, 2, bias=False), nn.Linear(2, 16, bias=False)
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x + self.up(self.down(x)))
+        return functional.cross_entropy(self.head(x).flatten(0, 1), targets.flatten())
+
+
+@pytest.mark.plans
+def test_the_loss_is_chunked_from_the_logits_on_and_not_from_an_adapter() -> None:
+    """Beside what it reads an adapter's output is larger than the logits, 8 times to 5 times; Inductor begins there."""
+    ladder = memsched.fit(Adapted(), *batch(), levers=["chunk_loss"]).ladder
+    assert ladder.chosen.setting.chunks
+    assert ladder.chosen.peak < 0.7 * ladder.rungs[0].peak
+
+
+@pytest.mark.plans
+def test_some_of_the_blocks_are_checkpointed_where_that_is_enough() -> None:
+    """More checkpoints, less saved, more computed; a budget between two rungs takes no more of them than it needs."""
+    model, one = Language(layers=4), batch()
+    shares = (0.0, 0.5, 1.0)
+    plans = [
+        plan_only(model, one, BackendOptions(strict=True, checkpoint_blocks=1, checkpoint_share=s)) for s in shares
+    ]
+    flops = [sum(report.flops for report in reports) for reports in plans]
+    assert flops == sorted(set(flops))
+    lowest = memsched.fit(model, *one, levers=["recompute"]).ladder
+    between = (lowest.rungs[0].peak + lowest.chosen.peak) // 2
+    found = memsched.fit(model, *one, levers=["recompute"], budget=between).ladder
+    assert found.fits
+    assert found.chosen.flops < lowest.chosen.flops

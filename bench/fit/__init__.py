@@ -1,0 +1,1 @@
+"""Peak against work: memsched's ladder beside every setting of stock that lowers a peak."""
