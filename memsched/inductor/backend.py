@@ -10,9 +10,11 @@ otherwise keep the choices of an earlier compile.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch._inductor.virtualized import V
 
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import as_one_pass, unsupported_reason
+from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
@@ -65,7 +68,22 @@ def memsched_backend(
         from memsched.inductor.fit.choose import chosen_options  # it plans with what is in this module
 
         own = chosen_options(gm, example_inputs, own, patches)
+    if own.setting.chunks and not own.strict:
+        return _compile_chunked(gm, example_inputs, own, patches)
     return compile_planned(gm, example_inputs, own, patches)
+
+
+def _compile_chunked(
+    gm: torch.fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions, inductor: Mapping[str, Any]
+) -> Any:
+    """Compile with the loss in chunks; whole where Inductor's chunker fails, as it does for class weights."""
+    spare = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+    try:
+        return compile_planned(gm, example_inputs, options, inductor)
+    except Exception as error:
+        leave_to_stock("the loss in one piece", "chunking the loss", reason_of(error))
+        whole = options.at(replace(options.setting, chunks=0))
+        return compile_planned(spare, example_inputs, whole, inductor)
 
 
 def compile_planned(

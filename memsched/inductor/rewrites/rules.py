@@ -20,13 +20,14 @@ from torch import fx
 
 from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
 from memsched.inductor.rewrites.chunk_largest import chunk_largest
+from memsched.inductor.rewrites.chunk_scalars import chunk_scalars
 from memsched.inductor.rewrites.describe_chunks import describe_chunks
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
 from memsched.inductor.rewrites.realize_sums import realize_sums
 from memsched.inductor.rewrites.recompute_parameter_casts import recompute_parameter_casts
+from memsched.inductor.rewrites.rows_before_projection import rows_before_projection
 from memsched.inductor.rewrites.save_random import save_random
-from memsched.inductor.rewrites.slice_before_projection import slice_before_projection
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
 
@@ -65,9 +66,12 @@ class Rule:
     is_judged: bool = False
 
 
-TRACE_RULES = (Rule("slice_before_projection", "slicing before a projection", slice_before_projection),)
+TRACE_RULES = (Rule("rows_before_projection", "picking rows before a projection", rows_before_projection),)
 
-CHUNK_RULES = (Rule("chunk_largest", "choosing what is chunked", chunk_largest),)
+CHUNK_RULES = (
+    Rule("chunk_largest", "choosing what is chunked", chunk_largest),
+    Rule("chunk_scalars", "writing products with numbers for the chunker", chunk_scalars),
+)
 """Over the joint graph before Inductor's chunker, where the loss is to be chunked."""
 
 CUT_RULES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor.utils import fresh_cache
 from torch.nn import functional
 
 import memsched
@@ -353,3 +355,43 @@ def test_some_of_the_blocks_are_checkpointed_where_that_is_enough() -> None:
     found = memsched.fit(model, *one, levers=["recompute"], budget=between).ladder
     assert found.fits
     assert found.chosen.flops < lowest.chosen.flops
+
+
+class Weighted(Language):
+    """A weight for each word: Inductor's chunker fails with an IndexError (torch 2.13)."""
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        logits = self.head(self.embedding(tokens)).flatten(0, 1)
+        return functional.cross_entropy(logits, targets.flatten(), weight=torch.linspace(1, 2, logits.shape[-1]))
+
+
+def test_where_the_chunker_fails_the_loss_stays_whole(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning, the right loss and gradients; with `strict` the failure is the caller's."""
+    model, one = Weighted(), batch()
+    wanted = model(*one)
+    gradients = torch.autograd.grad(wanted, list(model.parameters()), allow_unused=True)
+    with fresh_cache(), caplog.at_level(logging.WARNING, logger="memsched"):
+        loss = torch.compile(model, backend="memsched", options={"chunk_loss": 4})(*one)
+    assert [record.message for record in caplog.records if "the loss in one piece" in record.message]
+    torch.testing.assert_close(loss, wanted)
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    torch.testing.assert_close([one for one in found if one is not None], [one for one in gradients if one is not None])
+    torch._dynamo.reset()
+    with pytest.raises(IndexError):
+        torch.compile(model, backend="memsched", options={"chunk_loss": 4, "strict": True})(*one)
+
+
+class Scaled(Language):
+    """The mean over a mask: autograd divides its gradient by a number, for which the chunker has no rule."""
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        logits = self.head(self.embedding(tokens)).bfloat16().float()
+        losses = functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.flatten(), reduction="none")
+        return (losses * (targets.flatten() > 2)).mean()
+
+
+@pytest.mark.plans
+def test_a_masked_mean_of_logits_that_were_cast_is_chunked() -> None:
+    ladder = memsched.fit(Scaled(), *batch(), levers=["chunk_loss"]).ladder
+    assert ladder.chosen.setting.chunks
+    assert ladder.chosen.peak < 0.7 * ladder.rungs[0].peak
