@@ -18,6 +18,7 @@ Claim: the same numbers, but for the order of sums inside of a product with fewe
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from types import EllipsisType
@@ -71,6 +72,8 @@ def _moved(graph: fx.Graph, last: fx.Node, change: Callable[[Tensor, Any], Tenso
     projection, source = chain[0], chain[0].args[0]
     assert isinstance(source, fx.Node)
     value = source.meta["example_value"]
+    if change is not _flat and not _pays(value, projection.meta["example_value"], argument):
+        return []
     with graph.inserting_before(projection):
         if change is _flat:
             first = graph.call_method("reshape", (source, -1, value.shape[-1]))
@@ -120,6 +123,18 @@ def _picks_rows(node: fx.Node, whole: Tensor) -> bool:
     return not all(isinstance(size, int) for size in sizes) or value.numel() < whole.numel()
 
 
+def _pays(source: Tensor, whole: Tensor, index: Any) -> bool:
+    """Whether the rows to be copied are no more than what the projection gives: not where few words are read from many.
+
+    Of a number of rows that is a symbol their lengths decide.
+    """
+    with torch.no_grad():
+        sizes = (*source[index].shape, *whole.shape)
+    if all(isinstance(size, int) for size in sizes):
+        return bool(math.prod(sizes[: -whole.dim()]) <= whole.numel())
+    return bool(source.shape[-1] <= whole.shape[-1])
+
+
 def _keeps_last(index: Any, dimensions: int) -> bool:
     """Whether `index` is made of slices and numbers, leaves the last dimension whole, and at least two dimensions."""
     parts = index if isinstance(index, tuple) else (index,)
@@ -151,7 +166,7 @@ def _flattens_rows(node: fx.Node, whole: Tensor) -> bool:
 
 def _is_by_rows(node: fx.Node) -> bool:
     """Whether each row of the result depends on that row of the first input alone, and nothing else is a tensor."""
-    if len(node.all_input_nodes) != 1 or not isinstance(node.args[0], fx.Node):
+    if len(node.all_input_nodes) != 1 or not isinstance(node.args[0], fx.Node) or "memory_format" in node.kwargs:
         return False
     if node.target in _ALONG_ROWS:
         return bool((node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")) == -1)

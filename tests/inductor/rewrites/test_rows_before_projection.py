@@ -93,6 +93,16 @@ def test_rows_move_and_the_numbers_stay(read: Read) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
+def test_few_words_of_wide_rows_stay() -> None:
+    """Rows of 64, projected to 4: to copy 5 of 6 tokens costs more than the projection gives; one token of 48 less."""
+    narrow = nn.Linear(64, 4)
+    for tokens, read, moves in ((6, slice(-1), False), (48, 0, True)):
+        torch._dynamo.reset()
+        moving = Moving()
+        torch.compile(lambda x, at=read: narrow(x)[:, at], backend=moving)(torch.randn(3, tokens, 64))
+        assert bool(moving.moved) is moves
+
+
 def test_rows_move_where_their_number_is_not_known() -> None:
     """One program for every length: the sizes are symbols, and moving asks nothing about them."""
     torch._dynamo.reset()
