@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import logging
@@ -262,3 +263,23 @@ def test_the_same_plan_for_every_hash_seed() -> None:
         )
         outputs.add(run.stdout)
     assert len(outputs) == 1, hashlib.sha256("".join(sorted(outputs)).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_no_garbage_is_collected_while_a_graph_is_planned(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
+    """A full collection of the compiler's heap takes as long as planning; afterwards it is as the user had it."""
+    seen: list[bool] = []
+    real = ordered.order_under
+
+    def watching(*args: Any, **how: Any) -> Any:
+        seen.append(gc.isenabled())
+        return real(*args, **how)
+
+    monkeypatch.setattr(ordered_nodes, "order_under", watching)
+    (gc.enable if on else gc.disable)()
+    try:
+        plan_only(nn.Linear(4, 4), (torch.randn(2, 4),))
+        assert seen and not any(seen)
+        assert gc.isenabled() is on
+    finally:
+        gc.enable()

@@ -201,6 +201,8 @@ def test_the_bound_is_below_every_order_and_the_answer_is_within_it() -> None:
         assert found.schedule.peak == peak_bytes(found.graph, found.schedule.order) == model.peak(found.schedule.order)
         assert found.orders_peak == min(allocator_peak(graph, model, order) for order in stock_orders(graph).values())
         met += found.schedule.peak == best
+        first = order_under(model, Options(work_limit=200, use_ilp=False), hopeless_above=0).schedule
+        assert first.lower_bound <= best <= found.schedule.peak <= first.peak <= found.orders_peak
     assert met >= 57, "the search misses an optimum now and then, not often"
     assert proved, "the relaxed graph proves some optimum that the cuts do not"
 
