@@ -56,7 +56,8 @@ _SESSION = "memsched_session"
 
 
 _HOPELESS = 1.02
-"""Where stock's fusions need this many times the plan's peak after one search, no search is known to make it up."""
+"""Where stock's fusions need this many times the plan's peak after one search, the next ones are not made: of a tower
+of 12 layers (4.6% above after the first) they cost half a second and ended 3.3% above."""
 
 
 def session_of(scheduler: Scheduler) -> PlanningSession | None:
@@ -190,8 +191,8 @@ class PlanningSession:
         free = free if planned.emitted_peak <= fused.stock_peak else 0
         wanted = max(planned.emitted_peak, int(free))
         if not fused.need_more_than(wanted):
-            least = min(wanted, fused.stock_peak)  # where stock needs less, all is tried to get there
-            hopeless = int(wanted * _HOPELESS) if least == wanted else None
+            # Where stock itself needs less, everything is tried to get there.
+            hopeless = int(wanted * _HOPELESS) if wanted <= fused.stock_peak else None
             as_stock = fused.in_best_order(self._solver_options(0.25), planned.order_of, hopeless)
             if as_stock.is_as_good_as(planned, free):
                 self.fusing = None

@@ -61,9 +61,8 @@ class Setting:
         if not self.checkpoint_blocks:
             return ""
         blocks = "block" if self.checkpoint_blocks == 1 else f"{self.checkpoint_blocks} blocks"
-        return f"a checkpoint per {blocks}" + (
-            f" in the first {self.checkpoint_share:.0%}" if self.checkpoint_share < 1 else ""
-        )
+        where = f" in the first {self.checkpoint_share:.0%}" if self.checkpoint_share < 1 else ""
+        return f"a checkpoint per {blocks}{where}"
 
     def to_options(self) -> dict[str, int | float]:
         """The options of the backend that pull the levers this far; those at rest are left out."""
