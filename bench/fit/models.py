@@ -1,6 +1,7 @@
 """The models of `python -m bench fit`, as people train them: no checkpoint of the user's unless a policy says so.
 
-Vocabularies are as large, beside the width, as those of published models: there the logits are what binds.
+Vocabularies are as large, beside the width, as those of published models: there the logits are what binds.  No U-Net is
+among them: its pooling reads indices back that a kernel which does nothing has never written.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from bench.models.checkpointed import bert, gated
 from bench.models.huggingface import HuggingFace
 from bench.models.language import GPT
 from bench.models.policies import Policy
-from bench.models.segmentation import UNet
 from bench.models.shared_weights import Contrastive
 from bench.models.vision_transformer import VisionTransformer
 from bench.models.workload import Batch
@@ -38,7 +38,6 @@ FIT_MODELS: dict[str, _Build] = {
     "gpt, 128k words": GPT(2, 64, 2, 128, vocabulary=128256).build,
     "mixture, 4 experts": GPT(3, 128, 4, 128, experts=4).build,
     "vision transformer": VisionTransformer(6, 96, 8, 96).build,
-    "u-net": UNet(3, 16, 4, 64).build,
     "contrastive tower": Contrastive(4, 96, 8, 64).build,
     "bert, 8k words": HuggingFace("BertForMaskedLM", 3, 128, 4, 128, vocabulary=8192, config=bert(128)).build,
     "llama, adapters": _adapters,
