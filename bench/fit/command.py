@@ -23,6 +23,7 @@ from bench.fit.ways import Point, points_of
 from bench.paths import DOCS, RESULTS
 from bench.report.readme import replace_block
 from memsched.files.json_file import atomic_write
+from memsched.inductor.failures import reason_of
 
 __all__ = ["figure", "main", "markdown", "work_at_stocks_peaks"]
 
@@ -31,7 +32,7 @@ _COLORS = {"eager": "0.55", "stock": "tab:orange", "memsched": "tab:blue"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what is missing, write rows, table and figure; 2 on bad input."""
+    """Measure what is missing, write rows, table and figure; 1 when a model failed, 2 on bad input."""
     parser = argparse.ArgumentParser(prog="python -m bench fit", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(FIT_MODELS))
     parser.add_argument("--again", action="store_true", help="measure what is there, too")
@@ -42,17 +43,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown is not None:
         print(f"bench fit: {unknown!r} is no model (there are {', '.join(FIT_MODELS)})", file=sys.stderr)
         return 2
-    rows = read_points(arguments.output)
+    if not arguments.output.parent.is_dir():
+        print(f"bench fit: --output {arguments.output} is in no folder", file=sys.stderr)
+        return 2
+    rows, failed = read_points(arguments.output), 0
     for name in [] if arguments.table else arguments.models or FIT_MODELS:
         if arguments.again or name not in rows:
-            rows[name] = list(_told(points_of(name)))
+            try:
+                rows[name] = list(_told(points_of(name)))
+            except Exception as error:  # the other models are still to be had
+                print(f"bench fit: {name}: {reason_of(error)}", file=sys.stderr)
+                failed = 1
+                continue
             text = json.dumps([asdict(point) for points in rows.values() for point in points], indent=1)
             atomic_write(arguments.output, text.encode() + b"\n")
     print(markdown(rows))
     if arguments.output == RESULTS / "fit.json":
         atomic_write(PAGE, replace_block(PAGE.read_text(), "fit", markdown(rows)).encode())
         atomic_write(DOCS / "fit.png", figure(rows))
-    return 0
+    return failed
 
 
 def read_points(file: Path) -> dict[str, list[Point]]:
@@ -75,7 +84,7 @@ def _told(points: Iterable[Point]) -> Iterable[Point]:
 def markdown(rows: Mapping[str, Sequence[Point]]) -> str:
     """A line for each model: lowest peaks, and what is computed for them."""
     lines = [
-        "| model | eager MiB | stock MiB | stock's lowest | memsched, nothing recomputed | memsched's lowest | "
+        "| model | eager MiB | stock MiB | stock's lowest | memsched, no product again | memsched's lowest | "
         "work at stock's peaks |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -31,11 +31,11 @@ from memsched.inductor.options import BackendOptions
 from memsched.levers.ladder import Rung, climb
 from memsched.levers.setting import Lever, Setting
 
-__all__ = ["BUDGETS", "Point", "points_of"]
+__all__ = ["Point", "points_of"]
 
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
 """Values of stock's `activation_memory_budget`."""
-BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+_BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Of the peak that memsched's first rung has: what it is asked for."""
 
 
@@ -94,7 +94,7 @@ def _memsched(name: str) -> Iterator[Point]:
 
     whole = climb(plan, tuple(Lever))
     rungs = {rung.setting: rung for rung in whole.rungs}
-    for share in BUDGETS:
+    for share in _BUDGETS:
         budget = int(share * whole.rungs[0].peak)
         chosen = climb(plan, tuple(Lever), budget=lambda _first, budget=budget: budget).chosen  # type: ignore[misc]
         rungs[chosen.setting] = chosen

@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", nargs="+", type=int, default=[4, 12], metavar="N")
     parser.add_argument("-o", "--output", type=Path, help="write the rows there, as JSON")
     arguments = parser.parse_args(argv)
+    if min(arguments.layers) < 1:
+        parser.error(f"--layers {min(arguments.layers)} is not 1 or more")
     plan_at_depth("gpt", 1)  # what only the first compile of a process does
     rows = []
     for name in arguments.models:

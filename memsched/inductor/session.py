@@ -78,9 +78,10 @@ def begin_session(options: BackendOptions, sink: Sink) -> PlanningSession | None
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Within the context Python looks for no cycles of garbage: planning leaves none, and the compiler's heap is large.
+    """Within the context Python looks for no cycles of garbage; what planning leaves of them is collected later.
 
-    A full collection takes half a second at twelve layers, and planning alone would trigger three or four.
+    The compiler's heap is large: a full collection takes half a second at twelve layers, and planning alone would
+    trigger three or four.
     """
     on = gc.isenabled()
     gc.disable()

@@ -102,7 +102,7 @@ def expect_signature(text: str) -> None:
 def restore_report(text: str) -> None:
     """What a generated module calls when it is loaded; adds its report, unless the module was generated just now.
 
-    A graph that was left to stock when it was compiled is stock's in every process that loads it: each says so once.
+    A graph that was left to stock when it was compiled is stock's wherever it is loaded: that is told again.
 
     text: `GraphReport.to_json` as JSON, without what a cache does not keep.
     """

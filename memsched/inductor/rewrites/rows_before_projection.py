@@ -18,9 +18,7 @@ Claim: the same numbers, but for the order of sums inside of a product with fewe
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable
 from types import EllipsisType
 from typing import Any
 
@@ -53,40 +51,44 @@ def rows_before_projection(graph: fx.Graph) -> list[fx.Node]:
         value = _value(node.args[0]) if node.args else None
         if value is None:
             continue
-        if node.target is operator.getitem and _picks_rows(node, value):
-            moved += _moved(graph, node, operator.getitem, node.args[1])
-        elif node.target in _FLATTENING and _flattens_rows(node, value):
-            moved += _moved(graph, node, _flat, None)
+        picks = node.target is operator.getitem and _picks_rows(node, value)
+        flattens = node.target in _FLATTENING and _flattens_rows(node, value)
+        chain = _from_projection(node) if picks or flattens else []
+        if not chain or (picks and not _pays(chain[0], node.args[1])):
+            continue
+        first = _picked(graph, chain[0], node.args[1]) if picks else _flattened(graph, chain[0])
+        _move(graph, node, chain, first)
+        moved.append(first)
     return moved
 
 
-def _flat(value: Tensor, _: None) -> Tensor:
-    return value.reshape(-1, value.shape[-1])
-
-
-def _moved(graph: fx.Graph, last: fx.Node, change: Callable[[Tensor, Any], Tensor], argument: Any) -> list[fx.Node]:
-    """`last`, which changes rows as `change` does, before the projection that it reads from; [] where it must stay."""
-    chain = _from_projection(last)
-    if not chain:
-        return []
-    projection, source = chain[0], chain[0].args[0]
-    assert isinstance(source, fx.Node)
-    value = source.meta["example_value"]
-    if change is not _flat and not _pays(value, projection.meta["example_value"], argument):
-        return []
+def _picked(graph: fx.Graph, projection: fx.Node, index: Any) -> fx.Node:
+    """The rows at `index` of what the projection reads."""
     with graph.inserting_before(projection):
-        if change is _flat:
-            first = graph.call_method("reshape", (source, -1, value.shape[-1]))
-        else:
-            first = graph.call_function(operator.getitem, (source, argument))
-    first.meta = {**projection.meta, "example_value": value}
-    projection.update_arg(0, first)
+        return graph.call_function(operator.getitem, (projection.args[0], index))
+
+
+def _flattened(graph: fx.Graph, projection: fx.Node) -> fx.Node:
+    """All rows of what the projection reads, as one list."""
+    source = projection.args[0]
+    assert isinstance(source, fx.Node)
+    with graph.inserting_before(projection):
+        return graph.call_method("reshape", (source, -1, source.meta["example_value"].shape[-1]))
+
+
+def _move(graph: fx.Graph, last: fx.Node, chain: list[fx.Node], first: fx.Node) -> None:
+    """Let the projection, first of `chain`, read `first`; then all of `chain` has the rows that `last` was to give."""
+    source = first.args[0]
+    assert isinstance(source, fx.Node)
+    index = last.args[1] if last.target is operator.getitem else None
+    first.meta = {**chain[0].meta, "example_value": source.meta["example_value"]}
+    chain[0].update_arg(0, first)
     with torch.no_grad():
         for node in (first, *chain):
-            node.meta["example_value"] = change(node.meta["example_value"], argument)
+            value = node.meta["example_value"]
+            node.meta["example_value"] = value.reshape(-1, value.shape[-1]) if index is None else value[index]
     last.replace_all_uses_with(chain[-1])
     graph.erase_node(last)
-    return [first]
 
 
 def _from_projection(last: fx.Node) -> list[fx.Node]:
@@ -119,20 +121,26 @@ def _picks_rows(node: fx.Node, whole: Tensor) -> bool:
     value = _value(node)
     if value is None or not _keeps_last(node.args[1], whole.dim()):
         return False
-    sizes = (*value.shape, *whole.shape)
-    return not all(isinstance(size, int) for size in sizes) or value.numel() < whole.numel()
+    return not _are_known(value, whole) or value.numel() < whole.numel()
 
 
-def _pays(source: Tensor, whole: Tensor, index: Any) -> bool:
+def _pays(projection: fx.Node, index: Any) -> bool:
     """Whether the rows to be copied are no more than what the projection gives: not where few words are read from many.
 
     Of a number of rows that is a symbol their lengths decide.
     """
+    source, whole = _value(projection.args[0]), _value(projection)
+    assert source is not None and whole is not None
     with torch.no_grad():
-        sizes = (*source[index].shape, *whole.shape)
-    if all(isinstance(size, int) for size in sizes):
-        return bool(math.prod(sizes[: -whole.dim()]) <= whole.numel())
+        rows = source[index]
+    if _are_known(rows, whole):
+        return bool(rows.numel() <= whole.numel())
     return bool(source.shape[-1] <= whole.shape[-1])
+
+
+def _are_known(*values: Tensor) -> bool:
+    """Whether no size is a symbol: a question about one would guard the compiled code."""
+    return all(isinstance(size, int) for value in values for size in value.shape)
 
 
 def _keeps_last(index: Any, dimensions: int) -> bool:

@@ -416,7 +416,7 @@ class WithLoss(Language):
 @pytest.mark.plans
 @pytest.mark.parametrize("loss", IN_CHUNKS.values(), ids=IN_CHUNKS)
 def test_the_losses_that_people_write_come_in_chunks(loss: Loss) -> None:
-    """The logits are never whole: 256 tokens of 512 words, 512 KiB; with the gradients of head and embedding 68 KiB."""
+    """The logits are never whole: 256 tokens of 512 words, 512 KiB; the gradients of head and embedding are 64."""
     reports = plan_only(WithLoss(loss), batch(), BackendOptions(strict=True, chunk_loss=4))
     assert any("describe_chunks" in report.rewrites for report in reports)
     assert max(report.peak for report in reports) < 512 * KIB

@@ -1,6 +1,8 @@
-"""A slice of a projection's rows goes before the projection; the numbers stay, and the logits are smaller.
+"""What picks or flattens rows goes before a projection; the numbers stay, and the logits are smaller.
 
-x ──> linear ──> [:, :-1] ──> loss      becomes      x ──> [:, :-1] ──> linear ──> loss
+    x ──> linear ──> [:, :-1] ──> loss      becomes      x ──> [:, :-1] ──> linear ──> loss
+
+Where another row counts, or anything else reads the logits, it stays.
 """
 
 from __future__ import annotations
