@@ -75,12 +75,6 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_CONFIG, "pre_grad_custom_pass", feature="rewrites"),
     Needs(_CONFIG, "custom_partitioner_fn", feature="rewrites"),
     Needs(_CONFIG, "joint_custom_pre_pass", feature="fit"),
-    Needs(
-        _CONFIG,
-        "auto_chunker",
-        fields=("enable", "num_chunk", "amplify_ratio_threshold", "output_size_threshold"),
-        feature="fit",
-    ),
     Needs(f"{_INDUCTOR}/custom_graph_pass.py", "CustomPartitionerFn", fields=("uuid",), feature="rewrites"),
     Needs(f"{_INDUCTOR}/custom_graph_pass.py", "CustomGraphPass", fields=("uuid",)),
     Needs(

@@ -28,7 +28,7 @@ from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.rules import CHUNK_RULES, CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule
+from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule, chunk_rule
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
@@ -76,7 +76,7 @@ def memsched_backend(
 def _compile_chunked(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions, inductor: Mapping[str, Any]
 ) -> Any:
-    """Compile with the loss in chunks; whole where Inductor's chunker fails, as it does for class weights."""
+    """Compile with the loss in chunks; whole where that fails."""
     spare = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
     try:
         return compile_planned(gm, example_inputs, options, inductor)
@@ -136,17 +136,10 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
     setting = options.setting
     patches: dict[str, Any] = {}
     if setting.chunks:
-        patches["auto_chunker.enable"] = True
-        patches["auto_chunker.num_chunk"] = setting.chunks
-        # By default PyTorch only chunks what is eight times as large as it was made from: no real model's logits are.
-        patches["auto_chunker.amplify_ratio_threshold"] = 1
-        patches["auto_chunker.output_size_threshold"] = 1  # each graph's own: `chunk_largest`
-        patches |= _with_rules("joint_custom_pre_pass", CHUNK_RULES, options, inductor)
+        patches |= _with_rules("joint_custom_pre_pass", [chunk_rule(setting.chunks)], options, inductor)
     rules = [rule for rule in CUT_RULES if options.keep_checkpoints or rule.name != "keep_checkpoints"]
     if setting.checkpoint_blocks:
         rules.insert(0, checkpoint_rule(setting.checkpoint_blocks, setting.checkpoint_share))
-    if not setting.chunks:
-        rules = [rule for rule in rules if rule.name != "describe_chunks"]
     place = "custom_partitioner_fn"
     theirs = (inductor or {}).get(place, getattr(torch._inductor.config, place))
     theirs = theirs.partitioner if isinstance(theirs, PlannedPartition) else theirs

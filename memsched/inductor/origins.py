@@ -34,7 +34,7 @@ from memsched.records.published import count
 if TYPE_CHECKING:
     from torch._inductor.scheduler import Scheduler
 
-__all__ = ["module_of", "origins_of"]
+__all__ = ["module_of", "origins_of", "source_of"]
 
 log = logging.getLogger("memsched")
 
@@ -113,7 +113,7 @@ def _computed_origin(operation: Any, nodes: _FxNodes, role: Role) -> Origin:
     dtype, shape = _type_of_operation(operation)
     if not origins:
         return Origin(dtype, shape, role=role)
-    source = next(filter(None, map(_source, _nearby(origins))), "")
+    source = next(filter(None, map(source_of, _nearby(origins))), "")
     return Origin(dtype, shape, str(origins[0].target), source, nodes.module(origins[0]), role)
 
 
@@ -124,7 +124,7 @@ def _input_origin(name: str, nodes: _FxNodes, role: Role) -> Origin:
     value = node.meta.get("val")
     dtype, shape = ("", ()) if not isinstance(value, torch.Tensor) else (_dtype(value.dtype), _shape(value.shape))
     readers = sorted(node.users, key=lambda user: nodes.position[user])
-    source = _source(node) or next(filter(None, map(_source, readers)), "")
+    source = source_of(node) or next(filter(None, map(source_of, readers)), "")
     operator = str(node.meta.get("original_aten") or "")
     return Origin(dtype, shape, operator, source, nodes.module(node), role)
 
@@ -168,7 +168,8 @@ def _is_sum_of_gradients(node: torch.fx.Node) -> bool:
     return bool(node.meta.get("is_gradient_acc"))
 
 
-def _source(node: torch.fx.Node) -> str:
+def source_of(node: torch.fx.Node) -> str:
+    """The user's line that a node comes from; "" where it is not known."""
     return _source_of_stack(node.meta.get("stack_trace") or "")
 
 

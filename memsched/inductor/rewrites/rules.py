@@ -1,6 +1,7 @@
 """The rules that change a traced graph, in the order in which they run; each is one file of this folder.
 
     TRACE_RULES    over the graph that Dynamo traced, before it is differentiated
+    chunk_rule     over the joint graph of forward and backward, before anything else
     CUT_RULES      over the joint graph, before it is cut into forward and backward
     GRAPH_RULES    over each of the two, as Inductor is about to lower it
 
@@ -19,9 +20,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
-from memsched.inductor.rewrites.chunk_largest import chunk_largest
-from memsched.inductor.rewrites.chunk_scalars import chunk_scalars
-from memsched.inductor.rewrites.describe_chunks import describe_chunks
+from memsched.inductor.rewrites.chunk_loss import chunk_loss
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
 from memsched.inductor.rewrites.realize_sums import realize_sums
@@ -32,7 +31,6 @@ from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
 
 __all__ = [
-    "CHUNK_RULES",
     "CUT_RULES",
     "GRAPH_RULES",
     "SAVE_RANDOM",
@@ -40,6 +38,7 @@ __all__ = [
     "Rule",
     "apply_rule",
     "checkpoint_rule",
+    "chunk_rule",
     "forget_rule",
     "rewrites_of",
     "rule_of",
@@ -68,14 +67,7 @@ class Rule:
 
 TRACE_RULES = (Rule("rows_before_projection", "picking rows before a projection", rows_before_projection),)
 
-CHUNK_RULES = (
-    Rule("chunk_largest", "choosing what is chunked", chunk_largest),
-    Rule("chunk_scalars", "writing products with numbers for the chunker", chunk_scalars),
-)
-"""Over the joint graph before Inductor's chunker, where the loss is to be chunked."""
-
 CUT_RULES = (
-    Rule("describe_chunks", "describing chunks of the loss", describe_chunks),
     Rule("keep_checkpoints", "keeping checkpoints", keep_checkpoints, is_judged=True),
     # Behind the checkpoints: its tags must not look like the inside of one.
     Rule("recompute_parameter_casts", "recomputing casts of parameters", recompute_parameter_casts),
@@ -84,6 +76,11 @@ CUT_RULES = (
 
 SAVE_RANDOM = Rule("save_random", "saving random operators", save_random)
 """The rule that follows `CUT_RULES` when the partitioner may choose what to recompute (`activation_memory_budget`)."""
+
+
+def chunk_rule(chunks: int) -> Rule:
+    """The rule over the joint graph, before all others, when the loss is to be chunked."""
+    return Rule("chunk_loss", "chunking the loss", functools.partial(chunk_loss, chunks=chunks))
 
 
 def checkpoint_rule(every: int, share: float = 1.0) -> Rule:

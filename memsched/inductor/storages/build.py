@@ -36,5 +36,7 @@ def model_of(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationM
     """The model of the scheduler's `nodes`, op i being nodes[i]; to be made while `V.graph` is theirs."""
     note_saved_copies()  # for the backward graph, if this is the forward
     pieces = pieces_of(estimate, nodes)
-    estimate = with_workspaces(estimate, nodes, inner_bytes(nodes))
-    return AllocationModel(estimate, pieces, views(nodes, pieces), concatenated(nodes, pieces), reuses_of(nodes))
+    same = views(nodes, pieces)
+    apart = {name: piece for name, piece in pieces.items() if name not in same and name not in same.values()}
+    estimate = with_workspaces(estimate, nodes, inner_bytes(estimate, nodes, apart))
+    return AllocationModel(estimate, pieces, same, concatenated(nodes, pieces), reuses_of(nodes))

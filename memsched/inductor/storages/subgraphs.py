@@ -4,7 +4,7 @@ A chunk of a loss, a region that is compiled once and called often, is a graph o
 scheduler knows their inputs and results.  What is alive inside while they run is scratch memory of that op:
 
     outer:   h, w ──> invoke_subgraph ──> dh, dw            inner: logits, their softmax, its gradient
-                      └ workspace: the inner peak, less the results
+                      └ workspace: the inner peak, less the results, and less the inputs that die inside
 
 Inductor orders a subgraph only when it writes the code of the op that calls it, behind our passes.  So each is lowered
 once more beforehand, under the same passes, and only asked for its peak (`GraphLowering.codegen_subgraph`,
@@ -14,15 +14,17 @@ torch/_inductor/graph.py).  Branches of `torch.cond` and bodies of loops are not
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch._inductor import config
 from torch._inductor.virtualized import V
 
+from memsched.core.graph import Buffer, Graph
 from memsched.core.peak import peak_bytes
 from memsched.records.report import GraphReport
+from memsched.storage.pieces import Piece
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -34,18 +36,37 @@ _LOWERED_WITH = ("wrapper_code", "device_ops", "cpp_wrapper", "device_types", "d
 """What a subgraph takes from its parent before it is scheduled."""
 
 
-def inner_bytes(nodes: Sequence[BaseSchedulerNode]) -> dict[int, int]:
-    """For each of the nodes that call subgraphs, what is alive inside beyond inputs and results; bytes."""
-    peaks: dict[int, int] = {}
+def inner_bytes(estimate: Graph, nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[int, int]:
+    """For each of the nodes that call subgraphs, what is alive inside beyond inputs and results; bytes.
+
+    estimate: the outer graph, op i being nodes[i].
+    pieces: its buffers, by name, without those that are views of others.
+    """
+    planned: dict[int, _Inner] = {}
     found = {}
     for op, node in enumerate(nodes):
-        subgraphs = _subgraphs_of(node)
-        for subgraph in subgraphs:
-            if id(subgraph) not in peaks:
-                peaks[id(subgraph)] = _inner_peak(subgraph)
-        if subgraphs:
-            found[op] = max(peaks[id(subgraph)] for subgraph in subgraphs)
+        for subgraph in _subgraphs_of(node):
+            if id(subgraph) not in planned:
+                planned[id(subgraph)] = _inner(subgraph)
+            given = [pieces.get(read.get_name()) for read in node.node.inputs]
+            freed = [piece.size if piece and _dies_in(op, piece, estimate) else 0 for piece in given]
+            found[op] = _beyond(planned[id(subgraph)], freed)
     return found
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """The plan of a subgraph, if there is one; for each of its inputs, in the order in which they are given, the ops
+    that read it."""
+
+    report: GraphReport | None
+    readers: tuple[tuple[int, ...], ...] = ()
+
+
+def _dies_in(op: int, piece: Piece, estimate: Graph) -> bool:
+    """Whether an op is the last reader of a buffer in every order: the code gives it up before the call."""
+    others = piece.readers - {op}
+    return op in piece.readers and not piece.kept and all(estimate.ancestors[op] >> one & 1 for one in others)
 
 
 def _subgraphs_of(node: BaseSchedulerNode) -> list[Any]:
@@ -56,8 +77,8 @@ def _subgraphs_of(node: BaseSchedulerNode) -> list[Any]:
     return [called.subgraph]
 
 
-def _inner_peak(subgraph: Any) -> int:
-    """What a subgraph that has been lowered needs beyond its inputs and its results; 0 where no pass reports."""
+def _inner(subgraph: Any) -> _Inner:
+    """The plan of a subgraph that has been lowered."""
     parent, reports = V.graph, list[GraphReport]()
     inputs = list(subgraph.graph.example_inputs)
     twin = parent.make_subgraph(subgraph.graph_module, inputs, f"{subgraph.name}_planned")
@@ -67,17 +88,34 @@ def _inner_peak(subgraph: Any) -> int:
         for name in _LOWERED_WITH:
             setattr(twin, name, getattr(parent, name))
         twin._update_scheduler()
-    return _above_the_outer_graph(reports[-1]) if reports else 0
+    schedule = reports[-1].schedule if reports else None
+    if schedule is None or len(twin.scheduler.nodes) != len(schedule.order):
+        return _Inner(None)
+    reads = [
+        (op, {read.name for read in node.read_writes.reads})
+        for op, node in zip(schedule.order, twin.scheduler.nodes, strict=True)
+    ]
+    readers = tuple(tuple(sorted(op for op, names in reads if name in names)) for name in twin.graph_inputs)
+    return _Inner(reports[-1], readers)
 
 
-def _above_the_outer_graph(report: GraphReport) -> int:
-    """What the plan of a subgraph needs beyond its inputs, which the outer graph holds, and its results."""
-    if report.graph is None or report.schedule is None:
+def _beyond(inner: _Inner, freed: Sequence[int]) -> int:
+    """What the plan of a subgraph needs beyond its inputs and results, which the outer graph holds; 0 without a plan.
+
+    freed: for each input, its bytes if it dies inside.
+    """
+    report = inner.report
+    if report is None or report.graph is None or report.schedule is None:
         return 0
-    own = tuple(buffer for buffer in report.graph.buffers if buffer.producer is not None)
-    inside = replace(report.graph, buffers=own, order_edges=report.graph.precedences)
-    results = sum(buffer.size for buffer in own if buffer.kept)
-    return max(0, peak_bytes(inside, report.schedule.order) - results)
+    own = [buffer for buffer in report.graph.buffers if buffer.producer is not None]
+    given = [
+        Buffer(f"input {at}", size, None, readers)
+        for at, (size, readers) in enumerate(zip(freed, inner.readers, strict=True))
+        if size
+    ]
+    inside = replace(report.graph, buffers=(*own, *given), order_edges=report.graph.precedences)
+    held = sum(buffer.size for buffer in own if buffer.kept) + sum(buffer.size for buffer in given)
+    return max(0, peak_bytes(inside, report.schedule.order) - held)
 
 
 def _reporting_to(planning: Any, reports: list[GraphReport]) -> Any:
