@@ -28,7 +28,7 @@ from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
-from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule, chunk_rule
+from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule, chunk_rules
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
 
@@ -68,7 +68,7 @@ def memsched_backend(
         from memsched.inductor.fit.choose import chosen_options  # it plans with what is in this module
 
         own = chosen_options(gm, example_inputs, own, patches)
-    if own.setting.chunks and not own.strict:
+    if (own.setting.chunks or own.setting.token_chunks) and not own.strict:
         return _compile_chunked(gm, example_inputs, own, patches)
     return compile_planned(gm, example_inputs, own, patches)
 
@@ -76,13 +76,13 @@ def memsched_backend(
 def _compile_chunked(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions, inductor: Mapping[str, Any]
 ) -> Any:
-    """Compile with the loss in chunks; whole where that fails."""
+    """Compile with the loss, or blocks, in chunks; whole where that fails."""
     spare = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
     try:
         return compile_planned(gm, example_inputs, options, inductor)
     except Exception as error:
-        leave_to_stock("the loss in one piece", "chunking the loss", reason_of(error))
-        whole = options.at(replace(options.setting, chunks=0))
+        leave_to_stock("what was to be in chunks", "compiling chunks", reason_of(error))
+        whole = options.at(replace(options.setting, chunks=0, token_chunks=0))
         return compile_planned(spare, example_inputs, whole, inductor)
 
 
@@ -135,8 +135,8 @@ def partition_patches(options: BackendOptions, inductor: Mapping[str, Any] | Non
     """
     setting = options.setting
     patches: dict[str, Any] = {}
-    if setting.chunks:
-        patches |= _with_rules("joint_custom_pre_pass", [chunk_rule(setting.chunks)], options, inductor)
+    if in_parts := chunk_rules(setting.chunks, setting.token_chunks):
+        patches |= _with_rules("joint_custom_pre_pass", in_parts, options, inductor)
     rules = [rule for rule in CUT_RULES if options.keep_checkpoints or rule.name != "keep_checkpoints"]
     if setting.checkpoint_blocks:
         rules.insert(0, checkpoint_rule(setting.checkpoint_blocks, setting.checkpoint_share))

@@ -14,7 +14,7 @@ from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from memsched.core.sizes import InputError, parse_bytes
-from memsched.levers.setting import Lever, Setting
+from memsched.levers.setting import AUTOMATIC, Lever, Setting
 
 __all__ = ["NEGLIGIBLE", "BackendOptions", "split_options"]
 
@@ -45,8 +45,10 @@ class BackendOptions:
         a checkpoint around it; 0 for the user's own checkpoints only.
     checkpoint_share: of the blocks, the share that has such checkpoints: the first ones; 1 for all.
     saved_share: of what the partitioner would save for the backward, the share that it may save; 1 for all.
-    levers: which of "chunk_loss" and "recompute" may be pulled to meet `peak_budget`; "auto" for all, "" for none.
-        With a `peak_budget` and fusion="plan" it is "auto".
+    chunk_tokens: parts of the tokens for which the wide inside of each block (an MLP's) is computed, forward and
+        backward, so that it is never whole; 0 for all tokens at once.
+    levers: which of "chunk_loss", "recompute" and "chunk_tokens" may be pulled to meet `peak_budget`; "auto" for the
+        first two, "" for none.  With a `peak_budget` and fusion="plan" it is "auto".
     keep_checkpoints: save the tensors between activation checkpoints, as eager does, where stock's partitioner would
         recompute all blocks at once (`memsched/inductor/rewrites/keep_checkpoints.py`).
     strict: raise where memsched would otherwise fall back to stock.
@@ -63,6 +65,7 @@ class BackendOptions:
     checkpoint_blocks: int = 0
     checkpoint_share: float = 1.0
     saved_share: float = 1.0
+    chunk_tokens: int = 0
     levers: str | Sequence[str] = ""
     keep_checkpoints: bool = True
     strict: bool = False
@@ -90,9 +93,10 @@ class BackendOptions:
         chunks = self.chunk_loss
         if chunks != "auto" and (isinstance(chunks, (bool, str)) or not chunks >= 0):
             raise ValueError(f'memsched: option chunk_loss is {chunks!r}, not "auto" or a number of chunks')
-        blocks = self.checkpoint_blocks
-        if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 0:
-            raise ValueError(f"memsched: option checkpoint_blocks is {blocks!r}, not a number of blocks")
+        for name, what in (("checkpoint_blocks", "blocks"), ("chunk_tokens", "chunks")):
+            many = getattr(self, name)
+            if isinstance(many, bool) or not isinstance(many, int) or many < 0:
+                raise ValueError(f"memsched: option {name} is {many!r}, not a number of {what}")
         for name in ("checkpoint_share", "saved_share"):
             share = getattr(self, name)
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
@@ -108,7 +112,7 @@ class BackendOptions:
         """The levers that may be pulled to meet the budget, or to find the number of chunks."""
         named = [self.levers] if isinstance(self.levers, str) else list(self.levers)
         if "auto" in named or (not any(named) and self.peak_budget != "" and self.fusion == "plan"):
-            return tuple(Lever)
+            return AUTOMATIC
         if self.chunk_loss == "auto":
             named.append(Lever.CHUNK_LOSS)
         return tuple(lever for lever in Lever if lever.value in named)
@@ -117,13 +121,14 @@ class BackendOptions:
     def setting(self) -> Setting:
         """How far the levers are pulled as it is."""
         chunks = 0 if isinstance(self.chunk_loss, str) else self.chunk_loss
-        return Setting(chunks, self.checkpoint_blocks, float(self.checkpoint_share), float(self.saved_share))
+        shares = float(self.checkpoint_share), float(self.saved_share)
+        return Setting(chunks, self.checkpoint_blocks, *shares, self.chunk_tokens)
 
     def at(self, setting: Setting) -> BackendOptions:
         """These options with the levers at `setting`, and nothing left to choose."""
         budget: Any = self.peak_budget if self.fusion == "budget" else ""
         shares: dict[str, Any] = {"checkpoint_share": 1.0, "saved_share": 1.0}
-        at_rest = {"chunk_loss": 0, "checkpoint_blocks": 0, **shares}
+        at_rest = {"chunk_loss": 0, "checkpoint_blocks": 0, "chunk_tokens": 0, **shares}
         return replace(self, levers="", peak_budget=budget, **(at_rest | setting.to_options()))
 
     def _check_budget(self) -> None:

@@ -182,6 +182,9 @@ def _together(setting: Setting, levers: Sequence[Lever]) -> Iterator[Setting]:
     for recompute in changes_of(setting, Lever.RECOMPUTE):
         for chunked in changes_of(setting, Lever.CHUNK_LOSS):
             yield replace(recompute, chunks=chunked.chunks)
+    for tokens in changes_of(setting, Lever.CHUNK_TOKENS) if Lever.CHUNK_TOKENS in levers else ():
+        for chunked in changes_of(setting, Lever.CHUNK_LOSS):
+            yield replace(tokens, chunks=chunked.chunks)
 
 
 def _price(rung: Rung, here: Rung) -> tuple[float, int]:

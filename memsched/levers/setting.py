@@ -5,6 +5,7 @@
     recompute    what is saved                saved_share,       the forward of what is not saved, again
                                               checkpoint_blocks,
                                               checkpoint_share
+    chunk_tokens the wide inside of blocks    token_chunks       kernels, and that inside again in the backward
 
 Order and fusion have no setting here: every rung of the ladder is planned with both.
 """
@@ -15,7 +16,7 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-__all__ = ["Lever", "Setting", "between", "changes_of"]
+__all__ = ["AUTOMATIC", "Lever", "Setting", "between", "changes_of"]
 
 _FEWEST_CHUNKS, _MOST_CHUNKS = 4, 16
 """Beyond sixteen a chunk of the logits is smaller than what else is alive, and every chunk is a dozen kernels more."""
@@ -32,6 +33,11 @@ class Lever(enum.StrEnum):
 
     CHUNK_LOSS = "chunk_loss"
     RECOMPUTE = "recompute"
+    CHUNK_TOKENS = "chunk_tokens"
+
+
+AUTOMATIC = (Lever.CHUNK_LOSS, Lever.RECOMPUTE)
+"""The levers that are pulled where none is named: of tokens in chunks no step time has been measured on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +48,21 @@ class Setting:
     checkpoint_share: of the blocks, the share that is recomputed so: the first ones, whose backward comes last, when
         what the others had saved is gone.
     saved_share: of what stock would save for the backward, the share that may be saved (stock's knapsack).
+    token_chunks: parts of the tokens for which the wide inside of each block is computed, 0 for all at once.
     """
 
     chunks: int = 0
     checkpoint_blocks: int = 0
     checkpoint_share: float = 1.0
     saved_share: float = 1.0
+    token_chunks: int = 0
 
     def __str__(self) -> str:
         parts = [
             f"loss in {self.chunks} chunks" if self.chunks else "",
             self._checkpoints(),
             f"{self.saved_share:g} of the saved activations" if self.saved_share < 1 else "",
+            f"blocks in {self.token_chunks} chunks of tokens" if self.token_chunks else "",
         ]
         return ", ".join(filter(None, parts)) or "order and fusion"
 
@@ -75,6 +84,8 @@ class Setting:
                 options["checkpoint_share"] = self.checkpoint_share
         if self.saved_share < 1:
             options["saved_share"] = self.saved_share
+        if self.token_chunks:
+            options["chunk_tokens"] = self.token_chunks
         return options
 
 
@@ -85,6 +96,10 @@ def changes_of(setting: Setting, lever: Lever) -> Iterator[Setting]:
             more = setting.chunks * 4 or _FEWEST_CHUNKS
             if more <= _MOST_CHUNKS:
                 yield replace(setting, chunks=more)
+        case Lever.CHUNK_TOKENS:
+            more = setting.token_chunks * 4 or _FEWEST_CHUNKS
+            if more <= _MOST_CHUNKS:
+                yield replace(setting, token_chunks=more)
         case Lever.RECOMPUTE:
             if not setting.checkpoint_blocks:
                 yield replace(setting, checkpoint_blocks=1, saved_share=1.0)

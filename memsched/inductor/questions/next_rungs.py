@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from memsched.inductor.fit.rungs import planned_rung, rung_of
 from memsched.inductor.options import BackendOptions
 from memsched.levers.ladder import Rung, climb
-from memsched.levers.setting import Lever, Setting
+from memsched.levers.setting import AUTOMATIC, Setting
 from memsched.records.report import GraphReport
 from memsched.records.step import Experiment
 
@@ -48,7 +48,7 @@ def next_rungs(
 
     plans = _MOST_PLANS if sum(report.ops for report in reports) < _LARGE else _MOST_PLANS_OF_LARGE
     try:
-        ladder = climb(rung, tuple(Lever), first=options.setting, most_plans=plans, most_rungs=_RUNGS)
+        ladder = climb(rung, AUTOMATIC, first=options.setting, most_plans=plans, most_rungs=_RUNGS)
     except ValueError:
         return []
     return [

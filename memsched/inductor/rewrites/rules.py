@@ -1,7 +1,7 @@
 """The rules that change a traced graph, in the order in which they run; each is one file of this folder.
 
     TRACE_RULES    over the graph that Dynamo traced, before it is differentiated
-    chunk_rule     over the joint graph of forward and backward, before anything else
+    chunk_rules    over the joint graph of forward and backward, before anything else
     CUT_RULES      over the joint graph, before it is cut into forward and backward
     GRAPH_RULES    over each of the two, as Inductor is about to lower it
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from memsched.inductor.rewrites.checkpoint_blocks import checkpoint_blocks
-from memsched.inductor.rewrites.chunk_loss import chunk_loss
+from memsched.inductor.rewrites.chunk_loss import chunk_loss, chunk_tokens
 from memsched.inductor.rewrites.keep_checkpoints import keep_checkpoints
 from memsched.inductor.rewrites.keep_saved_layout import save_inputs_as_they_are
 from memsched.inductor.rewrites.realize_sums import realize_sums
@@ -38,7 +38,7 @@ __all__ = [
     "Rule",
     "apply_rule",
     "checkpoint_rule",
-    "chunk_rule",
+    "chunk_rules",
     "forget_rule",
     "rewrites_of",
     "rule_of",
@@ -78,9 +78,14 @@ SAVE_RANDOM = Rule("save_random", "saving random operators", save_random)
 """The rule that follows `CUT_RULES` when the partitioner may choose what to recompute (`activation_memory_budget`)."""
 
 
-def chunk_rule(chunks: int) -> Rule:
-    """The rule over the joint graph, before all others, when the loss is to be chunked."""
-    return Rule("chunk_loss", "chunking the loss", functools.partial(chunk_loss, chunks=chunks))
+def chunk_rules(loss: int, tokens: int) -> list[Rule]:
+    """The rules over the joint graph, before all others, when the loss or blocks are to be computed in so many parts.
+
+    The loss goes first: what is left of it is no block.
+    """
+    in_chunks = Rule("chunk_loss", "chunking the loss", functools.partial(chunk_loss, chunks=loss))
+    in_tokens = Rule("chunk_tokens", "chunking blocks", functools.partial(chunk_tokens, chunks=tokens))
+    return [rule for rule, parts in ((in_chunks, loss), (in_tokens, tokens)) if parts]
 
 
 def checkpoint_rule(every: int, share: float = 1.0) -> Rule:

@@ -109,7 +109,10 @@ def test_ten_budgets_give_ten_non_increasing_peaks() -> None:
 
 @pytest.mark.plans
 @pytest.mark.usefixtures("no_kernels")
-@pytest.mark.parametrize("options", [{"chunk_loss": 4}, {"checkpoint_blocks": 1}, {"peak_budget": "0.5x"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"chunk_loss": 4}, {"checkpoint_blocks": 1}, {"peak_budget": "0.5x"}, {"chunk_loss": 16, "chunk_tokens": 4}],
+)
 def test_a_compile_with_levers_measures_what_it_planned(options: dict[str, Any]) -> None:
     model, inputs = Language(), batch()
     compiled = torch.compile(model, backend="memsched", options={**STRICT, **options})
@@ -357,6 +360,19 @@ def test_some_of_the_blocks_are_checkpointed_where_that_is_enough() -> None:
     assert found.chosen.flops < lowest.chosen.flops
 
 
+@pytest.mark.plans
+def test_blocks_in_chunks_of_tokens_save_nothing_of_their_inside() -> None:
+    """A lever that is pulled by name only; the ladder takes it where the blocks bind."""
+    model, one = Language(), batch()
+    peaks = [
+        max(report.peak for report in plan_only(model, one, BackendOptions(strict=True, chunk_loss=16, chunk_tokens=n)))
+        for n in (0, 4)
+    ]
+    assert peaks[1] < 0.6 * peaks[0]
+    named = memsched.fit(model, *one, levers=["chunk_loss", "chunk_tokens"]).ladder
+    assert named.chosen.setting.token_chunks and named.chosen.peak <= peaks[1]
+
+
 class Broken:
     """A rule that leaves a graph which Inductor cannot lower, but only for a model as it is the first time."""
 
@@ -376,7 +392,7 @@ def test_where_the_loss_cannot_be_compiled_in_chunks_it_stays_whole(
     gradients = torch.autograd.grad(wanted, list(model.parameters()))
     with fresh_cache(), caplog.at_level(logging.WARNING, logger="memsched"):
         loss = torch.compile(model, backend="memsched", options={"chunk_loss": 4})(*one)
-        assert [record.message for record in caplog.records if "the loss in one piece" in record.message]
+        assert [record.message for record in caplog.records if "what was to be in chunks" in record.message]
         torch.testing.assert_close(loss, wanted)
         torch.testing.assert_close(torch.autograd.grad(loss, list(model.parameters())), gradients)
         torch._dynamo.reset()

@@ -10,21 +10,22 @@ often the chunks must be gone through, and `build` replaces the region by calls 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from torch import fx
 
 from memsched.inductor.rewrites.chunk_loss.build import PART, replace_by_chunks
 from memsched.inductor.rewrites.chunk_loss.passes import passes_of
-from memsched.inductor.rewrites.chunk_loss.region import NotChunkedError, is_loss, products_of, region_of
+from memsched.inductor.rewrites.chunk_loss.region import NotChunkedError, Region, is_loss, products_of, region_of
 from memsched.inductor.rewrites.chunk_loss.rows import shape_of
 
-__all__ = ["chunk_loss"]
+__all__ = ["chunk_loss", "chunk_tokens"]
 
 log = logging.getLogger("memsched")
 
 _MOST_PASSES = 3
-_CANDIDATES = 8
-"""The largest products that are looked at: a block may have one that is larger than the logits."""
+_SMALLEST = 16
+"""Of the largest product's elements a sixteenth: what is smaller than that is no lever."""
 
 
 def chunk_loss(graph: fx.Graph, chunks: int) -> list[fx.Node]:
@@ -34,22 +35,57 @@ def chunk_loss(graph: fx.Graph, chunks: int) -> list[fx.Node]:
 
     graph: forward and backward in one, or a forward alone, after decomposition.
     """
-    owner = graph.owning_module
-    if owner is None or owner.meta.get(PART):
-        return []
     calls: list[fx.Node] = []
     words = 0
-    for head in products_of(graph)[:_CANDIDATES]:
-        if words in (0, shape_of(head)[-1]) and (found := _chunked(graph, head, chunks)):
+    for head in _candidates(graph):
+        if words in (0, shape_of(head)[-1]) and (found := _chunked(graph, head, chunks, is_loss)):
             calls += found
             words = shape_of(head)[-1]
     return calls
 
 
-def _chunked(graph: fx.Graph, head: fx.Node, chunks: int) -> list[fx.Node]:
-    """The calls of chunks of the region of `head`; none where that is no loss, or is needed whole."""
+def chunk_tokens(graph: fx.Graph, chunks: int) -> list[fx.Node]:
+    """Compute the wide inside of every block in so many chunks of tokens; the calls of chunks.
+
+        x ──> up [tokens, 4 width] ──> gelu ──> down ──> + x        a chunk of tokens at a time, forward and backward
+
+    The inside is computed again in the backward, and never saved.  What mixes tokens (attention) stays whole.
+
+    graph: as for `chunk_loss`.
+    """
+    calls: list[fx.Node] = []
+    for head in _candidates(graph):
+        if head in set(graph.nodes):  # not if an earlier region had it inside, as a gate has the product beside it
+            calls += _chunked(graph, head, chunks, _narrows)
+    return calls
+
+
+def _candidates(graph: fx.Graph) -> list[fx.Node]:
+    owner = graph.owning_module
+    if owner is None or owner.meta.get(PART):
+        return []
+    products = products_of(graph)
+    return [node for node in products if _elements(node) * _SMALLEST >= _elements(products[0])]
+
+
+def _elements(node: fx.Node) -> int:
+    return int(node.meta["val"].numel())
+
+
+def _narrows(graph: fx.Graph, region: Region) -> bool:
+    """Whether what a block gives is smaller than its inside."""
+    given = sum(_elements(node) for node in region.outputs() if not region.pieces[node].is_sum)
+    return not is_loss(graph, region) and given <= 1.5 * _elements(region.head)
+
+
+def _chunked(
+    graph: fx.Graph, head: fx.Node, chunks: int, is_wanted: Callable[[fx.Graph, Region], bool]
+) -> list[fx.Node]:
+    """The calls of chunks of the region of `head`; none where that is not wanted, or is needed whole."""
     try:
         region = region_of(graph, head)
+        if not is_wanted(graph, region):
+            return []
         passes = passes_of(graph, region)
         if region.rows < chunks:
             raise NotChunkedError(f"{region.rows} rows are fewer than {chunks} chunks")
@@ -57,7 +93,5 @@ def _chunked(graph: fx.Graph, head: fx.Node, chunks: int) -> list[fx.Node]:
             raise NotChunkedError(f"{passes.count} passes would be needed")
     except NotChunkedError as reason:
         log.debug("memsched: %s stays whole: %s", head.name, reason)
-        return []
-    if not is_loss(graph, region):
         return []
     return replace_by_chunks(graph, region, passes, chunks)

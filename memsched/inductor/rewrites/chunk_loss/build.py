@@ -74,6 +74,7 @@ class _Builder:
         self._fake_mode = region.head.meta["val"].fake_mode
         self._at_one: dict[fx.Node, fx.Node] = {}
         self._cut: dict[Operand, fx.Node] = {}
+        self._parts: dict[str, str] = {}
 
     def run_pass(self, level: int) -> list[fx.Node]:
         """Add the calls of one pass, and what puts its outputs together; the calls."""
@@ -172,20 +173,23 @@ class _Builder:
         return call
 
     def _subgraph(self, body: _Body, level: int, rows: int, arguments: Sequence[fx.Node]) -> str:
-        """The name of the subgraph for chunks of so many rows."""
+        """The name of the subgraph for chunks of so many rows; equal blocks of a model share theirs."""
         owner = self.graph.owning_module
         assert owner is not None
         first = "" if len(arguments) > len(body.leaves) else "first_"
         name = f"{PART}_{self.region.head.name}_{level}_{first}{rows}"
-        if not hasattr(owner, name):
+        if name not in self._parts:
             values = [node.meta["val"] for node in arguments]
             with self._fake_mode, torch.no_grad(), torch._C._DisableAutocast():
                 part = make_fx(lambda *inputs: body.run(rows, inputs), select_decomp_table())(*values)
             part.graph.eliminate_dead_code()
             part.recompile()
-            part.meta[PART] = True
-            setattr(owner, name, part)
-        return name
+            part.meta[PART] = _contents(part)
+            known = (other for other, module in owner.named_children() if module.meta.get(PART) == part.meta[PART])
+            self._parts[name] = next(known, name)
+            if self._parts[name] == name:
+                setattr(owner, name, part)
+        return self._parts[name]
 
     # ---- what comes out
 
@@ -219,11 +223,18 @@ class _Builder:
         values = fx.node.map_arg((node.args, node.kwargs), lambda one: one.meta["val"])
         with self._fake_mode, torch.no_grad():
             node.meta["val"] = target(*values[0], **values[1])
+        self._note_origin(node, self.region.head)
         self.new.add(node)
         return node
 
     def _note_origin(self, node: fx.Node, source: fx.Node) -> None:
         node.meta.update({name: source.meta[name] for name in _KEPT if name in source.meta})
+
+
+def _contents(part: fx.GraphModule) -> tuple[str, ...]:
+    """What tells subgraphs apart: their operators, and the sizes, strides and types of what they are given."""
+    given = (node.meta["val"] for node in part.graph.find_nodes(op="placeholder"))
+    return (part.code, *(f"{tuple(one.shape)} {one.stride()} {one.dtype} {one.device}" for one in given))
 
 
 class _Body:

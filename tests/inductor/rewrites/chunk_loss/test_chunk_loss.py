@@ -18,7 +18,7 @@ from torch._functorch.aot_autograd import aot_export_joint_simple
 from torch._inductor.decomposition import select_decomp_table
 from torch.nn import functional
 
-from memsched.inductor.rewrites.chunk_loss import chunk_loss
+from memsched.inductor.rewrites.chunk_loss import chunk_loss, chunk_tokens
 from memsched.inductor.rewrites.chunk_loss.operators import is_product
 from memsched.inductor.rewrites.chunk_loss.passes import linear_in, passes_of
 from memsched.inductor.rewrites.chunk_loss.region import products_of, region_of, tangents_of
@@ -203,3 +203,53 @@ def test_the_chunks_themselves_are_not_chunked_again() -> None:
     before = copy.deepcopy(part.graph)
     assert chunk_loss(part.graph, 2) == []
     assert len(before.nodes) == len(part.graph.nodes)
+
+
+def gated(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return x + (functional.silu(x @ gate) * (x @ up)) @ down
+
+
+def plain(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return x + functional.gelu(x @ up) @ down
+
+
+@pytest.mark.parametrize(("block", "weights"), [(gated, 3), (plain, 2)])
+def test_the_wide_inside_of_blocks_comes_in_chunks_of_tokens(block: Any, weights: int) -> None:
+    """x [24, 8] ──> [24, 64] ──> [24, 8], three times: never 24 rows of 64, and the blocks share their subgraphs."""
+
+    def forward(x: Tensor, *all_weights: Tensor) -> tuple[Tensor]:
+        for at in range(0, len(all_weights), weights):
+            x = block(x, *all_weights[at : at + weights])
+        return (x.square().mean(),)
+
+    shapes = [(24, 8), *([*[(8, 64)] * (weights - 1), (64, 8)] * 3)]
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    gm = joint_graph(forward, inputs)
+    tangents = tangents_for(gm)
+    wanted = run(gm, inputs, tangents)
+    calls = chunk_tokens(gm.graph, 4)
+    gm.recompile()
+    assert len(calls) == 3 * 2 * 4
+    assert not [node for node in large(gm) if node.meta["val"].shape[0] == 24]
+    torch.testing.assert_close(run(gm, inputs, tangents), wanted, rtol=1e-12, atol=1e-13)
+    # One for chunks forward; backward, one for the first, which has no sums to add to, and one for the others.
+    assert len({call.args[1] for call in calls}) == 3
+
+
+def test_what_mixes_tokens_stays_whole_and_scores_come_in_chunks_of_queries() -> None:
+    """Keys and values are needed whole by every chunk; the scores [24, 24] are by rows of queries."""
+
+    def forward(x: Tensor, weight: Tensor, out: Tensor) -> tuple[Tensor]:
+        query, key, value = (x @ weight).view(24, 3, 16).unbind(1)
+        return (((query @ key.t()).softmax(-1) @ value @ out).square().mean(),)
+
+    shapes = [(24, 8), (8, 48), (16, 8)]
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    gm = joint_graph(forward, inputs)
+    tangents = tangents_for(gm)
+    wanted = run(gm, inputs, tangents)
+    assert chunk_tokens(gm.graph, 4)
+    gm.recompile()
+    torch.testing.assert_close(run(gm, inputs, tangents), wanted, rtol=1e-12, atol=1e-13)
+    products = {tuple(node.meta["val"].shape) for node in gm.graph.nodes if is_product(node)}
+    assert (24, 48) in products and (24, 24) not in products
