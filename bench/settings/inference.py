@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from bench.settings.setting import Compile, Net, Setting, Step, inference, tokens
@@ -77,6 +83,54 @@ def _exported(compile: Compile) -> Step:
     return inference(compile(program.module()), tokens())
 
 
+def _ahead_of_time(compile: Compile) -> Step:
+    """Compiled for given inputs, written to a file, and loaded from there."""
+    model = Net().eval()
+    with torch._dynamo.config.patch(enable_aot_compile=True), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        compiled = compile(model, fullgraph=True).forward.aot_compile((tokens(), {}))
+        file = Path(folder) / "compiled"
+        compiled.save_compiled_function(str(file))
+        with file.open("rb") as stream:
+            loaded = torch.compiler.load_compiled_function(stream)
+    return inference(functools.partial(loaded, model), tokens())
+
+
+def _package(compile: Compile) -> Step:
+    """AOTInductor: an exported program as a library with its weights."""
+    model = Net().eval()
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        program = torch.export.export(model, tokens())
+        package = torch._inductor.aoti_compile_and_package(
+            program, package_path=f"{folder}/model.pt2", inductor_configs=_options_of(compile)
+        )
+        return inference(torch._inductor.aoti_load_package(package), tokens())
+
+
+def _standalone(compile: Compile) -> Step:
+    """A traced graph as an artifact."""
+    model = Net().eval()
+    names, values = zip(*model.state_dict().items(), strict=True)
+
+    def forward(*given: Tensor) -> Tensor:
+        state = dict(zip(names, given, strict=False))
+        result: Tensor = torch.func.functional_call(model, state, given[len(names) :])
+        return result
+
+    given = [*values, *tokens()]
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        traced = make_fx(forward)(*given)
+        artifact = torch._inductor.standalone_compile(traced, given, options={"config_patches": _options_of(compile)})
+        assert artifact is not None
+        artifact.save(path=f"{folder}/artifact")
+        loaded = torch._inductor.CompiledArtifact.load(path=f"{folder}/artifact")
+    return inference(lambda *batch: loaded(*values, *batch)[0], tokens())
+
+
+def _options_of(compile: Compile) -> dict[str, Any]:
+    """The options that a way of compiling gives to Inductor."""
+    return dict(getattr(compile, "keywords", {}).get("options", {}))
+
+
 _INFERENCE = "inference"
 
 SETTINGS = (
@@ -87,4 +141,7 @@ SETTINGS = (
     Setting("frozen weights", _INFERENCE, _frozen),
     Setting("flex attention", _INFERENCE, _flex_attention),
     Setting("an exported program", _INFERENCE, _exported),
+    Setting("ahead of time, aot_compile", _INFERENCE, _ahead_of_time, plain=True),
+    Setting("ahead of time, AOTInductor", _INFERENCE, _package, plain=True),
+    Setting("ahead of time, standalone_compile", _INFERENCE, _standalone, plain=True),
 )

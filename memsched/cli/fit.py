@@ -31,7 +31,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="MODULE:FUNCTION", help="a function that returns (model, batch)")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda, for which no GPU is needed (default: cpu)")
     parser.add_argument("--peak", default="", metavar="SIZE|SHARE", help="the budget: 24GiB, or 0.5x of stock's peak")
-    parser.add_argument("--levers", default="auto", metavar="NAMES", help="of chunk_loss,recompute,chunk_tokens (default: auto, the first two)")
+    parser.add_argument(
+        "--levers",
+        default="auto",
+        metavar="NAMES",
+        help="of chunk_loss,recompute,chunk_tokens (default: auto, the first two)",
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="given to the function")
     parser.add_argument("--json", action="store_true", help="print one memsched-fit/1 object")
 

@@ -35,6 +35,17 @@ def test_nothing_that_runs_is_above_stock_differs_from_it_or_has_other_plans_on_
     assert all(row.get("same_plans", True) and not row["fallbacks"] for row in ran)
 
 
+AHEAD = [setting for setting in SETTINGS if setting.name.startswith("ahead of time")]
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("setting", AHEAD, ids=[setting.name for setting in AHEAD])
+def test_what_is_compiled_ahead_of_time_is_planned_and_loads(setting: Setting) -> None:
+    """aot_compile, AOTInductor and standalone_compile: written to a file, loaded from it, run."""
+    row = measured_row(setting)
+    assert not failing(row) and row["graphs"] and not row["fallbacks"], row
+
+
 @pytest.mark.compile
 def test_a_row_is_measured_and_an_error_is_a_row() -> None:
     row = measured_row(SETTINGS[0])
