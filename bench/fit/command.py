@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench fit", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(FIT_MODELS))
     parser.add_argument("--again", action="store_true", help="measure what is there, too")
+    parser.add_argument("--ours", action="store_true", help="measure memsched again, beside the others that are there")
     parser.add_argument("--table", action="store_true", help="only write table and figure")
     parser.add_argument("--output", type=Path, default=RESULTS / "fit.json", metavar="FILE")
     arguments = parser.parse_args(argv)
@@ -48,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     rows, failed = read_points(arguments.output), 0
     for name in [] if arguments.table else arguments.models or FIT_MODELS:
-        if arguments.again or name not in rows:
+        if arguments.again or arguments.ours or name not in rows:
+            others = [point for point in rows.get(name, ()) if arguments.ours and point.way != "memsched"]
             try:
-                rows[name] = list(_told(points_of(name)))
+                rows[name] = list(_told(points_of(name, others)))
             except Exception as error:  # the other models are still to be had
                 print(f"bench fit: {name}: {reason_of(error)}", file=sys.stderr)
                 failed = 1

@@ -2,7 +2,8 @@
 
     eager, eager with a checkpoint per block
     stock at 13 values of `activation_memory_budget`; with a checkpoint per block; with its own chunker of the loss
-    memsched at each rung of its ladder, as far down as it goes, and at what it chooses for budgets
+    memsched at each rung of its ladder, as far down as it goes, and at what it chooses for budgets: with the levers
+    that are pulled where none is named, and with all of them
 
 A compiled step runs with kernels that do nothing: the wrapper allocates and frees its real bytes (`bench.memory`), and
 nothing is compiled.  FLOPs are those of products and convolutions in the traced graphs, forward and backward.
@@ -11,7 +12,7 @@ nothing is compiled.  FLOPs are those of products and convolutions in the traced
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,7 @@ from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit.rungs import planned_rung
 from memsched.inductor.options import BackendOptions
 from memsched.levers.ladder import Rung, climb
-from memsched.levers.setting import Lever, Setting
+from memsched.levers.setting import AUTOMATIC, Lever, Setting
 
 __all__ = ["Point", "points_of"]
 
@@ -52,10 +53,15 @@ class Point:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def points_of(name: str) -> Iterator[Point]:
-    """Every point of one model, as it is measured."""
-    yield from _eager(name)
-    yield from _stock(name)
+def points_of(name: str, others: Sequence[Point] = ()) -> Iterator[Point]:
+    """Every point of one model, as it is measured.
+
+    others: points of eager and stock that were measured before, and are not again.
+    """
+    yield from others
+    if not others:
+        yield from _eager(name)
+        yield from _stock(name)
     yield from _memsched(name)
 
 
@@ -92,12 +98,14 @@ def _memsched(name: str) -> Iterator[Point]:
     def plan(setting: Setting) -> Rung:
         return planned_rung(setting, lambda: plan_only(model, batch, BackendOptions(strict=True).at(setting)))
 
-    whole = climb(plan, tuple(Lever))
-    rungs = {rung.setting: rung for rung in whole.rungs}
-    for share in _BUDGETS:
-        budget = int(share * whole.rungs[0].peak)
-        chosen = climb(plan, tuple(Lever), budget=lambda _first, budget=budget: budget).chosen  # type: ignore[misc]
-        rungs[chosen.setting] = chosen
+    rungs: dict[Setting, Rung] = {}
+    for levers in (AUTOMATIC, tuple(Lever)):
+        whole = climb(plan, levers)
+        rungs |= {rung.setting: rung for rung in whole.rungs}
+        for share in _BUDGETS:
+            budget = int(share * whole.rungs[0].peak)
+            chosen = climb(plan, levers, budget=lambda _first, budget=budget: budget).chosen  # type: ignore[misc]
+            rungs[chosen.setting] = chosen
     for rung in sorted(rungs.values(), key=lambda rung: -rung.peak):
         options = rung.setting.to_options()
         measured = _measured(name, Policy(), _with(options))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 
 import torch
 from torch import fx
 
-__all__ = ["bytes_of", "is_elementwise", "is_static", "is_view", "sort_nodes", "storage_of"]
+__all__ = ["bytes_of", "depending_on", "is_elementwise", "is_static", "is_view", "sort_nodes", "storage_of"]
 
 
 def is_view(node: fx.Node) -> bool:
@@ -43,6 +44,15 @@ def bytes_of(node: fx.Node) -> int:
     value: torch.Tensor = node.meta["val"]
     size: int | torch.SymInt = value.numel()
     return (size if isinstance(size, int) else int(size.node.hint or 0)) * int(value.element_size())
+
+
+def depending_on(graph: fx.Graph, first: Iterable[fx.Node]) -> set[fx.Node]:
+    """All nodes that depend on one of `first`, and those."""
+    found = set(first)
+    for node in graph.nodes:
+        if any(one in found for one in node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def sort_nodes(graph: fx.Graph) -> None:

@@ -24,6 +24,7 @@ import torch
 from torch import fx
 
 from memsched.inductor.rewrites.chunk_loss.region import Region, tangents_of
+from memsched.inductor.rewrites.nodes import depending_on
 
 __all__ = ["Passes", "linear_in", "passes_of"]
 
@@ -52,7 +53,7 @@ class Passes:
 def passes_of(graph: fx.Graph, region: Region) -> Passes:
     """The passes of `region`, as few as may be."""
     tangents = tangents_of(graph)
-    behind = {tangent: _behind(graph, tangent) for tangent in tangents}
+    behind = {tangent: depending_on(graph, [tangent]) - {tangent} for tangent in tangents}
     reaching = [tangent for tangent in tangents if any(node in region.pieces for node in behind[tangent])]
     if len(reaching) == 1 and _may_be_one(region, reaching[0]):
         level = _levels(graph, region, frozenset())
@@ -66,15 +67,6 @@ def _may_be_one(region: Region, tangent: fx.Node) -> bool:
     """Whether the tangent is a number, and no gradient is lost where it does not scale."""
     types = {node.meta["val"].dtype for node in region.pieces}
     return tangent.meta["val"].dim() == 0 and torch.float16 not in types
-
-
-def _behind(graph: fx.Graph, first: fx.Node) -> set[fx.Node]:
-    """All that depends on `first`."""
-    found = {first}
-    for node in graph.nodes:
-        if any(one in found for one in node.all_input_nodes):
-            found.add(node)
-    return found - {first}
 
 
 def _before(graph: fx.Graph, region: Region) -> set[fx.Node]:

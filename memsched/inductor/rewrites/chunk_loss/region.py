@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from memsched.inductor.origins import source_of
-from memsched.inductor.rewrites.chunk_loss.operators import is_product, piece_for, piece_reading
+from memsched.inductor.rewrites.chunk_loss.operators import piece_for, piece_reading
+from memsched.inductor.rewrites.chunk_loss.products import is_product
 from memsched.inductor.rewrites.chunk_loss.rows import Dims, Operand, Piece, shape_of
-from memsched.inductor.rewrites.nodes import is_static
+from memsched.inductor.rewrites.nodes import depending_on, is_static
 
 __all__ = ["NotChunkedError", "Region", "is_loss", "products_of", "region_of", "tangents_of"]
 
@@ -73,13 +74,8 @@ class Region:
 
 def products_of(graph: fx.Graph) -> list[fx.Node]:
     """The products of the forward whose sizes are known, the largest first: what may give logits."""
-    behind: set[fx.Node] = set(tangents_of(graph))
-    products = []
-    for node in graph.nodes:
-        if any(one in behind for one in node.all_input_nodes):
-            behind.add(node)
-        elif is_product(node) and is_static(node):
-            products.append(node)
+    backward = depending_on(graph, tangents_of(graph))
+    products = [node for node in graph.nodes if is_product(node) and is_static(node) and node not in backward]
     return sorted(products, key=_elements, reverse=True)
 
 
@@ -106,11 +102,9 @@ def region_of(graph: fx.Graph, head: fx.Node) -> Region:
 
 def is_loss(graph: fx.Graph, region: Region) -> bool:
     """Whether nothing of the forward goes on from the region row by row, as it does from the inside of a block."""
-    behind: set[fx.Node] = set(tangents_of(graph))
-    for node in graph.nodes:
-        if any(one in behind for one in node.all_input_nodes):
-            behind.add(node)
-    return all(node in behind or region.pieces[node].is_sum or not is_product(node) for node in region.outputs())
+    backward = depending_on(graph, tangents_of(graph))
+    results = (node for node in region.outputs() if node not in backward)
+    return all(region.pieces[node].is_sum or not is_product(node) for node in results)
 
 
 def tangents_of(graph: fx.Graph) -> list[fx.Node]:
@@ -169,13 +163,19 @@ def _make(region: Region, operand: Operand, reached: Collection[fx.Node]) -> Non
     node, key = operand.node, (operand.node, operand.rows)
     is_known = node in region.pieces or key in region.made or not operand.rows
     is_made = region.is_large(node) or (node in reached and any(map(region.is_large, node.all_input_nodes)))
-    if is_known or not is_made or node.op != "call_function" or len(shape_of(node)) < -min(operand.rows):
+    if is_known or not is_made or node.op != "call_function" or not _has_rows(node, operand):
         return
     piece = piece_for(node, operand.rows)
     if piece is not None and _agrees(region, piece):
         region.made[key] = piece
         for one in piece.operands:
             _make(region, one, reached)
+
+
+def _has_rows(node: fx.Node, operand: Operand) -> bool:
+    """Whether a node has all the rows by itself, and is not broadcast to them."""
+    shape = shape_of(node)
+    return len(shape) >= -min(operand.rows) and tuple(shape[row] for row in operand.rows) == operand.sizes
 
 
 # ---- trimming

@@ -19,8 +19,8 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.nn import functional
 
 from memsched.inductor.rewrites.chunk_loss import chunk_loss, chunk_tokens
-from memsched.inductor.rewrites.chunk_loss.operators import is_product
 from memsched.inductor.rewrites.chunk_loss.passes import linear_in, passes_of
+from memsched.inductor.rewrites.chunk_loss.products import is_product
 from memsched.inductor.rewrites.chunk_loss.region import products_of, region_of, tangents_of
 from tests.inductor.rewrites.chunk_loss.losses import LOSSES, WHOLE, WORDS, Loss
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from memsched.inductor.rewrites.chunk_loss.operators import piece_for, piece_reading, type_of_sum
+from memsched.inductor.rewrites.chunk_loss.along import type_of_sum
+from memsched.inductor.rewrites.chunk_loss.operators import piece_for, piece_reading
 from memsched.inductor.rewrites.chunk_loss.rows import Dims, Operand, Piece
 
 aten = torch.ops.aten
