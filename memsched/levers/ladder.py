@@ -8,7 +8,7 @@
 From a rung the changes are tried that one lever, or all levers together, can make.  Of those that lower the peak the
 cheapest is taken: the least recomputed work for each byte.  Where the loss binds its lever is tried first, and if it
 helps no other is.  Where a budget lies between two rungs, what recomputes less than the lower one is tried besides:
-a quarter of the blocks, a half, three quarters.
+checkpoints in a quarter of the blocks, a half, three quarters; and the shares of the knapsack.
 
 Claims.  Peaks strictly fall along the ladder, and where it goes next does not depend on the budget, which only says
 where to stop: so a smaller budget never gets a higher peak.  Every plan is made once, their number is bounded by
@@ -163,12 +163,15 @@ def _next(here: Rung, levers: Sequence[Lever], planner: _Planner) -> Rung | None
 
 
 def _down_to(limit: int, above: Rung, below: Rung, planner: _Planner) -> list[Rung]:
-    """The rungs between two, peaks falling and work rising, up to the first within `limit` bytes, which `below` is."""
+    """The rungs between two, work rising and peaks falling, up to the first within `limit` bytes, which `below` is.
+
+    All of them are planned, whatever the limit: what is chosen for less memory is never higher.
+    """
+    planned = [planner.rung(setting) for setting in between(above.setting, below.setting)]
+    cheaper = [rung for rung in planned if rung is not None and rung.flops < below.flops and rung.peak > below.peak]
     found: list[Rung] = []
-    for setting in between(above.setting, below.setting):
-        rung = planner.rung(setting)
-        highest = found[-1].peak if found else above.peak
-        if rung is not None and below.peak < rung.peak < highest and rung.flops < below.flops:
+    for rung in sorted(cheaper, key=lambda rung: (rung.flops, rung.peak)):
+        if rung.peak < (found[-1] if found else above).peak:
             found.append(rung)
             if rung.peak <= limit:
                 return found

@@ -107,9 +107,12 @@ def changes_of(setting: Setting, lever: Lever) -> Iterator[Setting]:
 
 
 def between(lower: Setting, higher: Setting) -> Iterator[Setting]:
-    """Settings that recompute more than `lower` and less than `higher`, the least first; chunks as in `higher`."""
+    """Settings that recompute more than `lower` and, as far as one can tell, less than `higher`; chunks as there."""
+    shares = sorted({*_SHARES, *_FINER_SHARES}, reverse=True)
     if higher.checkpoint_blocks and not lower.checkpoint_blocks:
         yield from (replace(higher, checkpoint_share=share) for share in _FINER_CHECKPOINTS)
+        fewer = (share for share in shares if share < lower.saved_share)
+        yield from (replace(higher, checkpoint_blocks=0, saved_share=share) for share in fewer)
     elif higher.saved_share < lower.saved_share:
-        shares = (share for share in _FINER_SHARES if higher.saved_share < share < lower.saved_share)
-        yield from (replace(higher, saved_share=share) for share in shares)
+        fewer = (share for share in shares if higher.saved_share < share < lower.saved_share)
+        yield from (replace(higher, saved_share=share) for share in fewer)

@@ -102,6 +102,24 @@ def test_levers_that_are_not_named_are_not_pulled() -> None:
     assert all(rung.setting.checkpoint_blocks == 0 and rung.setting.saved_share == 1 for rung in ladder.rungs)
 
 
+@pytest.mark.parametrize("knapsack_is_cheaper", [False, True])
+def test_between_two_rungs_the_cheaper_family_is_taken(knapsack_is_cheaper: bool) -> None:
+    """Checkpoints per block end at 20 of 100; a budget of 60 lies between, where half of them or a knapsack get."""
+    cost = 1 if knapsack_is_cheaper else 9
+
+    def plan(setting: Setting) -> Rung:
+        share = setting.checkpoint_share if setting.checkpoint_blocks else 0
+        peak = int(100 - 80 * share) if share else int(100 * max(0.55, setting.saved_share))
+        flops = 1000 + int(100 * share) + int(20 * cost * (1 - setting.saved_share))
+        return Rung(setting, peak, peak, 0, "bounded", Moment.BACKWARD, 1, flops)
+
+    chosen = {budget: climb(plan, LEVERS, budget=lambda _first, b=budget: b).chosen for budget in range(20, 100)}
+    assert (chosen[60].setting.saved_share < 1) == knapsack_is_cheaper
+    assert all(rung.peak <= budget for budget, rung in chosen.items())
+    peaks = [rung.peak for rung in chosen.values()]
+    assert peaks == sorted(peaks)
+
+
 def test_two_moments_that_are_equally_high_are_lowered_together() -> None:
     """One lever alone lowers nothing: the other moment binds at the same height."""
 
