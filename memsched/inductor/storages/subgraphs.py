@@ -48,16 +48,20 @@ def inner_bytes(estimate: Graph, nodes: Sequence[BaseSchedulerNode], pieces: Map
         for subgraph in _subgraphs_of(node):
             if id(subgraph) not in planned:
                 planned[id(subgraph)] = _inner(subgraph)
-            given = [pieces.get(read.get_name()) for read in node.node.inputs]
-            freed = [piece.size if piece and _dies_in(op, piece, estimate) else 0 for piece in given]
+            names = [read.get_name() for read in node.node.inputs]
+            # What is given twice lives until both are gone.
+            once = [pieces.get(name) if names.count(name) == 1 else None for name in names]
+            freed = [piece.size if piece and _dies_in(op, piece, estimate) else 0 for piece in once]
             found[op] = _beyond(planned[id(subgraph)], freed)
     return found
 
 
 @dataclass(frozen=True)
 class _Inner:
-    """The plan of a subgraph, if there is one; for each of its inputs, in the order in which they are given, the ops
-    that read it."""
+    """report: the plan of a subgraph, if there is one.
+
+    readers: for each of its inputs, in the order in which they are given, the ops that read it; empty if not known.
+    """
 
     report: GraphReport | None
     readers: tuple[tuple[int, ...], ...] = ()
@@ -88,15 +92,15 @@ def _inner(subgraph: Any) -> _Inner:
         for name in _LOWERED_WITH:
             setattr(twin, name, getattr(parent, name))
         twin._update_scheduler()
-    schedule = reports[-1].schedule if reports else None
-    if schedule is None or len(twin.scheduler.nodes) != len(schedule.order):
-        return _Inner(None)
+    report = reports[-1] if reports else None
+    if report is None or report.schedule is None or len(twin.scheduler.nodes) != len(report.schedule.order):
+        return _Inner(report)
     reads = [
         (op, {read.name for read in node.read_writes.reads})
-        for op, node in zip(schedule.order, twin.scheduler.nodes, strict=True)
+        for op, node in zip(report.schedule.order, twin.scheduler.nodes, strict=True)
     ]
     readers = tuple(tuple(sorted(op for op, names in reads if name in names)) for name in twin.graph_inputs)
-    return _Inner(reports[-1], readers)
+    return _Inner(report, readers)
 
 
 def _beyond(inner: _Inner, freed: Sequence[int]) -> int:
@@ -110,7 +114,7 @@ def _beyond(inner: _Inner, freed: Sequence[int]) -> int:
     own = [buffer for buffer in report.graph.buffers if buffer.producer is not None]
     given = [
         Buffer(f"input {at}", size, None, readers)
-        for at, (size, readers) in enumerate(zip(freed, inner.readers, strict=True))
+        for at, (size, readers) in enumerate(zip(freed, inner.readers, strict=False))
         if size
     ]
     inside = replace(report.graph, buffers=(*own, *given), order_edges=report.graph.precedences)
