@@ -2,8 +2,8 @@
 
     eager, eager with a checkpoint per block
     stock at 13 values of `activation_memory_budget`; with a checkpoint per block; with its own chunker of the loss
-    memsched at each rung of its ladder, as far down as it goes, and at what it chooses for budgets: with the levers
-    that are pulled where none is named, and with all of them
+    memsched at each rung of its ladder, as far down as it goes, and at what it chooses for budgets, with all of stock's
+    peaks among them: with the levers that are pulled where none is named, and with all of them
 
 A compiled step runs with kernels that do nothing: the wrapper allocates and frees its real bytes (`bench.memory`), and
 nothing is compiled.  FLOPs are those of products and convolutions in the traced graphs, forward and backward.
@@ -12,6 +12,7 @@ nothing is compiled.  FLOPs are those of products and convolutions in the traced
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,11 +59,12 @@ def points_of(name: str, others: Sequence[Point] = ()) -> Iterator[Point]:
 
     others: points of eager and stock that were measured before, and are not again.
     """
-    yield from others
-    if not others:
-        yield from _eager(name)
-        yield from _stock(name)
-    yield from _memsched(name)
+    points = list(others)
+    yield from points
+    for point in () if others else itertools.chain(_eager(name), _stock(name)):
+        points.append(point)
+        yield point
+    yield from _memsched(name, [point.measured for point in points if point.way == "stock"])
 
 
 def _eager(name: str) -> Iterator[Point]:
@@ -91,7 +93,8 @@ def _stock_point(name: str, setting: str, policy: Policy) -> Point:
     return Point(name, "stock", setting, measured, planned, flops)
 
 
-def _memsched(name: str) -> Iterator[Point]:
+def _memsched(name: str, peaks: Sequence[int]) -> Iterator[Point]:
+    """memsched's points: the ladder, and what it chooses for shares of its first peak and for `peaks`, in bytes."""
     model, batch = _build(name, Policy())
 
     @functools.cache
@@ -102,8 +105,7 @@ def _memsched(name: str) -> Iterator[Point]:
     for levers in (AUTOMATIC, tuple(Lever)):
         whole = climb(plan, levers)
         rungs |= {rung.setting: rung for rung in whole.rungs}
-        for share in _BUDGETS:
-            budget = int(share * whole.rungs[0].peak)
+        for budget in (*(int(share * whole.rungs[0].peak) for share in _BUDGETS), *sorted(set(peaks))):
             chosen = climb(plan, levers, budget=lambda _first, budget=budget: budget).chosen  # type: ignore[misc]
             rungs[chosen.setting] = chosen
     for rung in sorted(rungs.values(), key=lambda rung: -rung.peak):
