@@ -41,7 +41,7 @@ def replace_by_chunks(graph: fx.Graph, region: Region, passes: Passes, chunks: i
     graph: has an owning module, to which the subgraphs are added.
     """
     builder = _Builder(graph, region, passes, _bounds(region.rows, chunks))
-    calls = [call for level in range(passes.count) for call in builder.run_pass(level)]
+    calls = [call for number in range(passes.count) for call in builder.run_pass(number)]
     for node, result in builder.results.items():
         readers = [user for user in node.users if user not in region.pieces and user not in builder.new]
         for reader in readers:
@@ -76,15 +76,15 @@ class _Builder:
         self._cut: dict[Operand, fx.Node] = {}
         self._parts: dict[str, str] = {}
 
-    def run_pass(self, level: int) -> list[fx.Node]:
+    def run_pass(self, number: int) -> list[fx.Node]:
         """Add the calls of one pass, and what puts its outputs together; the calls."""
-        outputs = [node for node in self.region.pieces if self.passes.level[node] == level and self._is_read(node)]
-        body = _Body(self.region, self._known_before(level), outputs)
+        outputs = [node for node in self.region.pieces if self.passes.number[node] == number and self._is_read(node)]
+        body = _Body(self.region, self._known_before(number), outputs)
         with self.graph.inserting_before(outputs[0]):
             inputs = [self._input(leaf) for leaf in body.leaves]
             calls, parts, totals = list[fx.Node](), list[list[fx.Node]](), list[fx.Node]()
             for bound in self.bounds:
-                calls.append(self._call(body, level, [*self._chunk_of(body, inputs, bound), *totals], bound))
+                calls.append(self._call(body, number, [*self._chunk_of(body, inputs, bound), *totals], bound))
                 parts.append([self._emit(operator.getitem, (calls[-1], at)) for at in range(len(outputs))])
                 totals = parts[-1][: len(body.sums)]
             for at, node in enumerate(body.outputs):
@@ -93,13 +93,13 @@ class _Builder:
 
     def _is_read(self, node: fx.Node) -> bool:
         """Whether a node is read outside, or by a later pass that does not compute it again."""
-        level, pieces = self.passes.level, self.region.pieces
+        number, pieces = self.passes.number, self.region.pieces
         if self.region.is_large(node) and not pieces[node].is_sum:
             return any(user not in pieces for user in node.users)
-        return any(user not in pieces or level[user] > level[node] or pieces[node].is_sum for user in node.users)
+        return any(user not in pieces or number[user] > number[node] or pieces[node].is_sum for user in node.users)
 
-    def _known_before(self, level: int) -> Callable[[fx.Node], bool]:
-        return lambda node: node in self.results and self.passes.level[node] < level
+    def _known_before(self, number: int) -> Callable[[fx.Node], bool]:
+        return lambda node: node in self.results and self.passes.number[node] < number
 
     # ---- what goes in
 
@@ -161,8 +161,8 @@ class _Builder:
             for leaf, node in zip(body.leaves, inputs, strict=True)
         ]
 
-    def _call(self, body: _Body, level: int, arguments: Sequence[fx.Node], bound: tuple[int, int]) -> fx.Node:
-        name = self._subgraph(body, level, bound[1] - bound[0], arguments)
+    def _call(self, body: _Body, number: int, arguments: Sequence[fx.Node], bound: tuple[int, int]) -> fx.Node:
+        name = self._subgraph(body, number, bound[1] - bound[0], arguments)
         module = self.graph.get_attr(name)
         self.new.add(module)
         call = self.graph.call_function(torch.ops.higher_order.invoke_subgraph, (module, name, *arguments))
@@ -172,12 +172,12 @@ class _Builder:
         self.new.add(call)
         return call
 
-    def _subgraph(self, body: _Body, level: int, rows: int, arguments: Sequence[fx.Node]) -> str:
+    def _subgraph(self, body: _Body, number: int, rows: int, arguments: Sequence[fx.Node]) -> str:
         """The name of the subgraph for chunks of so many rows; equal blocks of a model share theirs."""
         owner = self.graph.owning_module
         assert owner is not None
         first = "" if len(arguments) > len(body.leaves) else "first_"
-        name = f"{PART}_{self.region.head.name}_{level}_{first}{rows}"
+        name = f"{PART}_{self.region.head.name}_{number}_{first}{rows}"
         if name not in self._parts:
             values = [node.meta["val"] for node in arguments]
             with self._fake_mode, torch.no_grad(), torch._C._DisableAutocast():

@@ -34,20 +34,20 @@ _prims = torch.ops.prims
 
 @dataclass(frozen=True)
 class Passes:
-    """level: for each node of the region the pass that computes it, from 0.
+    """number: for each node of the region the pass that computes it, from 0.
 
     tangent: the gradient of the loss that is 1 in the region, and multiplies its results afterwards; None for none.
     scaled: the nodes whose results are.
     """
 
-    level: dict[fx.Node, int]
+    number: dict[fx.Node, int]
     tangent: fx.Node | None = None
     scaled: frozenset[fx.Node] = frozenset()
 
     @property
     def count(self) -> int:
         """How many passes there are."""
-        return max(self.level.values()) + 1
+        return max(self.number.values()) + 1
 
 
 def passes_of(graph: fx.Graph, region: Region) -> Passes:
@@ -56,11 +56,11 @@ def passes_of(graph: fx.Graph, region: Region) -> Passes:
     behind = {tangent: depending_on(graph, [tangent]) - {tangent} for tangent in tangents}
     reaching = [tangent for tangent in tangents if any(node in region.pieces for node in behind[tangent])]
     if len(reaching) == 1 and _may_be_one(region, reaching[0]):
-        level = _levels(graph, region, frozenset())
+        number = _numbers(graph, region, frozenset())
         on_the_way = behind[reaching[0]] & _before(graph, region)
-        if not any(level.values()) and linear_in(reaching[0], graph, on_the_way):
-            return Passes(level, reaching[0], frozenset(behind[reaching[0]]))
-    return Passes(_levels(graph, region, frozenset(reaching)))
+        if not any(number.values()) and linear_in(reaching[0], graph, on_the_way):
+            return Passes(number, reaching[0], frozenset(behind[reaching[0]]))
+    return Passes(_numbers(graph, region, frozenset(reaching)))
 
 
 def _may_be_one(region: Region, tangent: fx.Node) -> bool:
@@ -78,20 +78,20 @@ def _before(graph: fx.Graph, region: Region) -> set[fx.Node]:
     return found
 
 
-def _levels(graph: fx.Graph, region: Region, later: Collection[fx.Node]) -> dict[fx.Node, int]:
+def _numbers(graph: fx.Graph, region: Region, later: Collection[fx.Node]) -> dict[fx.Node, int]:
     """For each node of the region the least pass by which all that it reads is known.
 
     later: inputs that are known when pass 0 has ended.
     """
-    level: dict[fx.Node, int] = {}
+    number: dict[fx.Node, int] = {}
     for node in graph.nodes:
         waits = [int(node in later)]
         for one in node.all_input_nodes:
             piece = region.pieces.get(one)
             is_result = piece is not None and (piece.is_sum or node not in region.pieces)
-            waits.append(level[one] + is_result)
-        level[node] = max(waits)
-    return {node: level[node] for node in region.pieces}
+            waits.append(number[one] + is_result)
+        number[node] = max(waits)
+    return {node: number[node] for node in region.pieces}
 
 
 # ---- linear
