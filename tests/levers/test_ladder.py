@@ -10,7 +10,7 @@ import pytest
 
 from memsched.levers.ladder import Ladder, Rung, climb
 from memsched.levers.moments import Moment
-from memsched.levers.setting import Lever, Setting, changes_of
+from memsched.levers.setting import AUTOMATIC, Lever, Setting, changes_of
 
 LEVERS = tuple(Lever)
 
@@ -118,6 +118,15 @@ def test_between_two_rungs_the_cheaper_family_is_taken(knapsack_is_cheaper: bool
     assert all(rung.peak <= budget for budget, rung in chosen.items())
     peaks = [rung.peak for rung in chosen.values()]
     assert peaks == sorted(peaks)
+
+
+def test_tokens_come_in_chunks_where_that_is_asked_for_by_name() -> None:
+    def plan(setting: Setting) -> Rung:
+        peak = 90 if setting.token_chunks else 100
+        return Rung(setting, peak, peak, 0, "bounded", Moment.BACKWARD, 1, 1000)
+
+    assert climb(plan, tuple(Lever)).chosen.setting.token_chunks == 4
+    assert climb(plan, AUTOMATIC).chosen.setting.token_chunks == 0
 
 
 def test_two_moments_that_are_equally_high_are_lowered_together() -> None:
