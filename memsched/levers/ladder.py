@@ -5,10 +5,10 @@
     1      loss in 4 chunks                             backward   31.1     0.0 GFLOP
     2      loss in 4 chunks, a checkpoint per block     loss        8.5     0.8 GFLOP
 
-From a rung the changes are tried that one lever, or all levers together, can make.  Of those that lower the peak the
-cheapest is taken: the least recomputed work for each byte.  Where the loss binds its lever is tried first, and if it
-helps no other is.  Where a budget lies between two rungs, what recomputes less than the lower one is tried besides:
-checkpoints in a quarter of the blocks, a half, three quarters; and the shares of the knapsack.
+From a rung the changes are tried that one lever can make, or the loss in chunks and another together.  Of those that
+lower the peak the cheapest is taken: the least recomputed work for each byte.  Where the loss binds its lever is tried
+first, and if it helps no other is.  Where a budget lies between two rungs, what recomputes less than the lower one is
+tried besides: checkpoints in a quarter of the blocks, a half, three quarters; and the shares of the knapsack.
 
 Claims.  Peaks strictly fall along the ladder, and where it goes next does not depend on the budget, which only says
 where to stop: so a smaller budget never gets a higher peak.  Every plan is made once, their number is bounded by
@@ -179,15 +179,14 @@ def _down_to(limit: int, above: Rung, below: Rung, planner: _Planner) -> list[Ru
 
 
 def _together(setting: Setting, levers: Sequence[Lever]) -> Iterator[Setting]:
-    """All levers at once: two moments may be equally high, and one lever alone then lowers nothing."""
-    if len(levers) < 2:
+    """The loss in chunks and another lever at once: two moments may be equally high, and one alone lowers nothing."""
+    if Lever.CHUNK_LOSS not in levers:
         return
-    for recompute in changes_of(setting, Lever.RECOMPUTE):
-        for chunked in changes_of(setting, Lever.CHUNK_LOSS):
-            yield replace(recompute, chunks=chunked.chunks)
-    for tokens in changes_of(setting, Lever.CHUNK_TOKENS) if Lever.CHUNK_TOKENS in levers else ():
-        for chunked in changes_of(setting, Lever.CHUNK_LOSS):
-            yield replace(tokens, chunks=chunked.chunks)
+    for lever in levers:
+        if lever is not Lever.CHUNK_LOSS:
+            for other in changes_of(setting, lever):
+                for chunked in changes_of(setting, Lever.CHUNK_LOSS):
+                    yield replace(other, chunks=chunked.chunks)
 
 
 def _price(rung: Rung, here: Rung) -> tuple[float, int]:

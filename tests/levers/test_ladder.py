@@ -129,6 +129,25 @@ def test_tokens_come_in_chunks_where_that_is_asked_for_by_name() -> None:
     assert climb(plan, AUTOMATIC).chosen.setting.token_chunks == 0
 
 
+@pytest.mark.parametrize(
+    ("levers", "pulled"),
+    [
+        ((Lever.CHUNK_LOSS, Lever.RECOMPUTE), Setting(4, 1)),
+        ((Lever.CHUNK_LOSS, Lever.CHUNK_TOKENS), Setting(4, token_chunks=4)),
+        ((Lever.RECOMPUTE, Lever.CHUNK_TOKENS), Setting()),
+    ],
+)
+def test_levers_that_help_only_together_are_those_that_are_named(levers: tuple[Lever, ...], pulled: Setting) -> None:
+    """The loss and another moment are equally high; what is not named must not be pulled to lower the other."""
+
+    def plan(setting: Setting) -> Rung:
+        other = setting.checkpoint_blocks or setting.token_chunks
+        peak = 50 if setting.chunks and other else 100
+        return Rung(setting, peak, peak, 0, "bounded", Moment.BACKWARD, 1, 1000)
+
+    assert climb(plan, levers).chosen.setting == pulled
+
+
 def test_two_moments_that_are_equally_high_are_lowered_together() -> None:
     """One lever alone lowers nothing: the other moment binds at the same height."""
 
