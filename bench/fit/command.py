@@ -1,6 +1,7 @@
 """Peak against work on models as people train them: `python -m bench fit [MODEL ...]`; about five minutes a model.
 
     python -m bench fit                  what is missing in bench/results/fit.json, the table of docs/fit.md, the figure
+    python -m bench fit --ours           memsched again, beside the rows of eager and stock that are there
     python -m bench fit --table          only table and figure, from the rows that are there
 
 For every peak that a setting of stock reaches, memsched's cheapest way to that peak or below is looked for: *work at

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import CheckpointPolicy
 
 from memsched.inductor.origins import module_of
 from memsched.inductor.rewrites.save_random import is_random, source_of
-from memsched.inductor.rewrites.traversal import inputs_first
+from memsched.inductor.rewrites.traversal import depending_on, inputs_first, tangents_of
 
 __all__ = ["blocks_of", "checkpoint_blocks"]
 
@@ -73,12 +73,5 @@ def _place(path: str) -> tuple[str, int] | None:
 
 def _forward_operators(graph: fx.Graph) -> list[fx.Node]:
     """The operators that do not depend on an incoming gradient."""
-    backward: set[fx.Node] = set()
-    forward = []
-    for node in inputs_first(graph):
-        is_tangent = node.op == "placeholder" and "tangents" in str(node.target)
-        if is_tangent or not backward.isdisjoint(node.all_input_nodes):
-            backward.add(node)
-        elif node.op == "call_function":
-            forward.append(node)
-    return forward
+    backward = depending_on(graph, tangents_of(graph))
+    return [node for node in inputs_first(graph) if node.op == "call_function" and node not in backward]

@@ -1,14 +1,11 @@
-"""What the rules ask of a traced graph: is a node a view, is it elementwise, how large is it; and a sort."""
+"""What the rules ask of a node of a traced graph: is it a view, is it elementwise, how large is its result."""
 
 from __future__ import annotations
-
-import heapq
-from collections.abc import Iterable
 
 import torch
 from torch import fx
 
-__all__ = ["bytes_of", "depending_on", "is_elementwise", "is_static", "is_view", "sort_nodes", "storage_of"]
+__all__ = ["bytes_of", "is_elementwise", "is_static", "is_view", "storage_of"]
 
 
 def is_view(node: fx.Node) -> bool:
@@ -44,28 +41,3 @@ def bytes_of(node: fx.Node) -> int:
     value: torch.Tensor = node.meta["val"]
     size: int | torch.SymInt = value.numel()
     return (size if isinstance(size, int) else int(size.node.hint or 0)) * int(value.element_size())
-
-
-def depending_on(graph: fx.Graph, first: Iterable[fx.Node]) -> set[fx.Node]:
-    """All nodes that depend on one of `first`, and those."""
-    found = set(first)
-    for node in graph.nodes:
-        if any(one in found for one in node.all_input_nodes):
-            found.add(node)
-    return found
-
-
-def sort_nodes(graph: fx.Graph) -> None:
-    """Move nodes that stand before what they read behind it; the others stay in their order as far as may be."""
-    position = {node: at for at, node in enumerate(graph.nodes)}
-    missing = {node: len(node.all_input_nodes) for node in graph.nodes}
-    ready = [(at, node) for node, at in position.items() if not missing[node]]
-    end = graph.output_node()
-    while ready:
-        _, node = heapq.heappop(ready)
-        if node is not end:
-            end.prepend(node)
-        for user in node.users:
-            missing[user] -= 1
-            if not missing[user]:
-                heapq.heappush(ready, (position[user], user))

@@ -1,4 +1,4 @@
-"""The rules that change a traced graph, in the order in which they run; each is one file of this folder.
+"""The rules that change a traced graph, in the order in which they run; each is one file or folder here.
 
     TRACE_RULES    over the graph that Dynamo traced, before it is differentiated
     chunk_rules    over the joint graph of forward and backward, before anything else

@@ -1,4 +1,4 @@
-"""The loss in chunks of rows, so that the logits are never whole: one pass over the joint graph.
+"""The loss in chunks of rows, so that the logits are never whole, and blocks in chunks of tokens: two rules.
 
     logits of 1,024 tokens and 8,192 words, float32: 32 MiB, with softmax and gradient 64 or more at once
     in 16 chunks: 2 MiB each, 4 or 6 at once
@@ -26,6 +26,8 @@ log = logging.getLogger("memsched")
 _MOST_PASSES = 3
 _SMALLEST = 16
 """Of the largest product's elements a sixteenth: what is smaller than that is no lever."""
+_GIVEN = 1.5
+"""What a block gives by rows, forward and backward, over its inside: a gated one of 2.7 widths gives back three."""
 
 
 def chunk_loss(graph: fx.Graph, chunks: int) -> list[fx.Node]:
@@ -73,9 +75,9 @@ def _elements(node: fx.Node) -> int:
 
 
 def _narrows(graph: fx.Graph, region: Region) -> bool:
-    """Whether what a block gives is smaller than its inside."""
+    """Whether it is a block that gives little beside its inside."""
     given = sum(_elements(node) for node in region.outputs() if not region.pieces[node].is_sum)
-    return not is_loss(graph, region) and given <= 1.5 * _elements(region.head)
+    return not is_loss(graph, region) and given <= _GIVEN * _elements(region.head)
 
 
 def _chunked(

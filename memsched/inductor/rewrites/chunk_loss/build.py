@@ -24,7 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from memsched.inductor.rewrites.chunk_loss.passes import Passes
 from memsched.inductor.rewrites.chunk_loss.region import Region
 from memsched.inductor.rewrites.chunk_loss.rows import Dims, Operand, Piece, rest_of, shape_of
-from memsched.inductor.rewrites.nodes import sort_nodes
+from memsched.inductor.rewrites.traversal import sort_nodes
 
 __all__ = ["PART", "replace_by_chunks"]
 
@@ -176,7 +176,7 @@ class _Builder:
         """The name of the subgraph for chunks of so many rows; equal blocks of a model share theirs."""
         owner = self.graph.owning_module
         assert owner is not None
-        first = "" if len(arguments) > len(body.leaves) else "first_"
+        first = "first_" if body.sums and len(arguments) == len(body.leaves) else ""
         name = f"{PART}_{self.region.head.name}_{number}_{first}{rows}"
         if name not in self._parts:
             values = [node.meta["val"] for node in arguments]

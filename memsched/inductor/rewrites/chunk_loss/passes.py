@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from memsched.inductor.rewrites.chunk_loss.region import Region, tangents_of
-from memsched.inductor.rewrites.nodes import depending_on
+from memsched.inductor.rewrites.chunk_loss.region import Region
+from memsched.inductor.rewrites.traversal import depending_on, tangents_of
 
 __all__ = ["Passes", "linear_in", "passes_of"]
 

@@ -28,9 +28,10 @@ from memsched.inductor.origins import source_of
 from memsched.inductor.rewrites.chunk_loss.operators import piece_for, piece_reading
 from memsched.inductor.rewrites.chunk_loss.products import is_product
 from memsched.inductor.rewrites.chunk_loss.rows import Dims, Operand, Piece, shape_of
-from memsched.inductor.rewrites.nodes import depending_on, is_static
+from memsched.inductor.rewrites.nodes import is_static
+from memsched.inductor.rewrites.traversal import depending_on, tangents_of
 
-__all__ = ["NotChunkedError", "Region", "is_loss", "products_of", "region_of", "tangents_of"]
+__all__ = ["NotChunkedError", "Region", "is_loss", "products_of", "region_of"]
 
 _LARGE = 0.5
 """Of the logits' elements: as many make a tensor large."""
@@ -105,11 +106,6 @@ def is_loss(graph: fx.Graph, region: Region) -> bool:
     backward = depending_on(graph, tangents_of(graph))
     results = (node for node in region.outputs() if node not in backward)
     return all(region.pieces[node].is_sum or not is_product(node) for node in results)
-
-
-def tangents_of(graph: fx.Graph) -> list[fx.Node]:
-    """The gradients of the outputs, which come in between the forward and the backward."""
-    return [node for node in graph.find_nodes(op="placeholder") if "tangent" in node.name]
 
 
 def _elements(node: fx.Node) -> int:

@@ -21,7 +21,8 @@ from torch.nn import functional
 from memsched.inductor.rewrites.chunk_loss import chunk_loss, chunk_tokens
 from memsched.inductor.rewrites.chunk_loss.passes import linear_in, passes_of
 from memsched.inductor.rewrites.chunk_loss.products import is_product
-from memsched.inductor.rewrites.chunk_loss.region import products_of, region_of, tangents_of
+from memsched.inductor.rewrites.chunk_loss.region import products_of, region_of
+from memsched.inductor.rewrites.traversal import tangents_of
 from tests.inductor.rewrites.chunk_loss.losses import LOSSES, WHOLE, WORDS, Loss
 
 aten = torch.ops.aten
@@ -46,6 +47,13 @@ def language_model(loss: Loss, bias: bool) -> tuple[Any, list[Tensor]]:
     return forward, [*trained, torch.randint(WORDS, (BATCH, LENGTH))]
 
 
+def trained(*shapes: tuple[int, int]) -> list[Tensor]:
+    """Matrices with values as in a model, which require gradients."""
+    torch.manual_seed(0)
+    values = [torch.randn(shape, dtype=torch.float64) / math.sqrt(shape[0]) for shape in shapes]
+    return [value.requires_grad_() for value in values]
+
+
 def run(gm: fx.GraphModule, inputs: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Any]:
     with torch.no_grad():
         return list(torch.utils._pytree.tree_leaves(fx.Interpreter(gm).run(*inputs, *tangents)))
@@ -57,7 +65,7 @@ def tangents_for(gm: fx.GraphModule) -> list[Tensor]:
 
 
 def large(gm: fx.GraphModule) -> list[fx.Node]:
-    """What is as large as the logits, but for constants, which are part of the kernels that read them."""
+    """What is as large as the logits."""
     values = ((node, node.meta.get("val")) for node in gm.graph.nodes if node.op == "call_function")
     return [node for node, value in values if isinstance(value, Tensor) and value.numel() >= 0.5 * LOGITS]
 
@@ -134,8 +142,7 @@ def test_a_block_is_no_loss_though_its_inside_is_larger_than_the_logits() -> Non
         return (functional.cross_entropy((x + functional.gelu(x @ up) @ down) @ head, y),)
 
     shapes = [(24, 8), (8, 512), (512, 8), (8, WORDS)]
-    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    gm = joint_graph(forward, [*inputs, torch.randint(WORDS, (24,))])
+    gm = joint_graph(forward, [*trained(*shapes), torch.randint(WORDS, (24,))])
     calls = chunk_loss(gm.graph, 4)
     assert len(calls) == 4
     assert any(is_product(node) and node.meta["val"].shape == (24, 512) for node in gm.graph.nodes)
@@ -223,9 +230,7 @@ def test_the_wide_inside_of_blocks_comes_in_chunks_of_tokens(block: Any, weights
         return (x.square().mean(),)
 
     shapes = [(24, 8), *([*[(8, 64)] * (weights - 1), (64, 8)] * 3)]
-    torch.manual_seed(0)
-    values = [torch.randn(shape, dtype=torch.float64) / math.sqrt(shape[0]) for shape in shapes]
-    inputs = [value.requires_grad_() for value in values]
+    inputs = trained(*shapes)
     gm = joint_graph(forward, inputs)
     tangents = tangents_for(gm)
     wanted = run(gm, inputs, tangents)
@@ -246,7 +251,7 @@ def test_what_mixes_tokens_stays_whole_and_scores_come_in_chunks_of_queries() ->
         return (((query @ key.t()).softmax(-1) @ value @ out).square().mean(),)
 
     shapes = [(24, 8), (8, 48), (16, 8)]
-    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    inputs = trained(*shapes)
     gm = joint_graph(forward, inputs)
     tangents = tangents_for(gm)
     wanted = run(gm, inputs, tangents)
