@@ -1,4 +1,4 @@
-"""Set-ups of two processes over gloo: every one must run the same plan, and agree on what it computed."""
+"""Set-ups of two or four processes over gloo: every one must run the same plan, and agree on what it computed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import json
 import os
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed._functional_collectives as collectives
 import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.settings.setting import Compile, Net, Setting, Step, gradients_of, tokens, training
@@ -111,6 +114,60 @@ def _tensor_parallel(compile: Compile, ends: bool = False) -> Step:
     return _local_gradients(model, compile(model), tokens())
 
 
+class _OfPositions(nn.Module):
+    """An MLP on the positions of a sequence that its rank has."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(functional.gelu(self.up(self.norm(x))))
+
+
+def _sequence_parallel(compile: Compile) -> Step:
+    """Between the layers that tensor parallelism splits, each rank has its positions only."""
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        SequenceParallel,
+        parallelize_module,
+    )
+
+    model, mesh = nn.Sequential(_OfPositions(), _OfPositions()), init_device_mesh("cpu", (dist.get_world_size(),))
+    for block in model:
+        plan = {
+            "norm": SequenceParallel(),
+            "up": ColwiseParallel(input_layouts=Shard(1)),
+            "down": RowwiseParallel(output_layouts=Shard(1)),
+        }
+        parallelize_module(block, mesh, plan)
+    compiled, x = compile(model), torch.randn(4, 32, 64)
+    return _local(gradients_of(model, lambda: compiled(x).square().mean().backward()))
+
+
+class _Gather(nn.Module):
+    """A parameter from the shards of all ranks; its gradient goes back as shards."""
+
+    def forward(self, shard: torch.Tensor) -> torch.Tensor:
+        gathered: torch.Tensor = collectives.all_gather_tensor_autograd(shard, 0, dist.group.WORLD)
+        return gathered
+
+
+def _gathered(compile: Compile, passes: Sequence[str] = ()) -> Step:
+    """Every matrix in shards, gathered in the one graph that uses it (SimpleFSDP); with Inductor's overlap passes."""
+    model, rank, ranks = Net(), dist.get_rank(), dist.get_world_size()
+    for module in list(model.modules()):
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(module.weight.detach().chunk(ranks)[rank].clone())
+            nn.utils.parametrize.register_parametrization(module, "weight", _Gather(), unsafe=True)
+    overlap = "reorder_for_compute_comm_overlap"
+    compiled = compile(model, options={overlap: True, f"{overlap}_passes": passes} if passes else None)
+    return training(model, compiled, _data())
+
+
 def _stages(compile: Compile) -> Step:
     """A pipeline's stages: each rank compiles its own half, and hands its activations over."""
     half = nn.Sequential(*[nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64)) for _ in range(2)])
@@ -139,8 +196,11 @@ def _stages(compile: Compile) -> Step:
 
 
 def _local_gradients(model: nn.Module, compiled: Any, batch: Any = None) -> Step:
+    return _local(training(model, compiled, batch or _data()))
+
+
+def _local(step: Step) -> Step:
     """The values are the local shards of the gradients."""
-    step = training(model, compiled, batch or _data())
 
     def values() -> list[torch.Tensor]:
         return [grad.to_local() if hasattr(grad, "to_local") else grad for grad in step.values()]
@@ -153,11 +213,12 @@ def _keywords(compile: Compile) -> dict[str, Any]:
     return dict(compile.keywords) if isinstance(compile, functools.partial) else {}
 
 
-_TWO = "two processes"
-
-
 def _two(name: str, make: Any, alike: bool = True) -> Setting:
-    return Setting(name, _TWO, make, processes=2, alike=alike)
+    return Setting(name, "two processes", make, processes=2, alike=alike)
+
+
+def _four(name: str, make: Any) -> Setting:
+    return Setting(name, "four processes", make, processes=4)
 
 
 SETTINGS = (
@@ -172,5 +233,16 @@ SETTINGS = (
     _two("FSDP2, kept after the forward", functools.partial(_sharded, reshard_after_forward=False)),
     _two("tensor parallel", _tensor_parallel),
     _two("tensor parallel, embedding and head", functools.partial(_tensor_parallel, ends=True)),
+    _two("tensor parallel, sequence parallel", _sequence_parallel),
+    _two("parameters gathered in the graph", _gathered),
+    _two("parameters gathered early", functools.partial(_gathered, passes=["raise_comms", "sink_waits"])),
+    _two(
+        "parameters gathered early, peak kept",
+        functools.partial(_gathered, passes=["sink_waits_iterative", "reorder_communication_preserving_peak_memory"]),
+    ),
     _two("stages of a pipeline", _stages, alike=False),
+    _four("DDP, four processes", _replicated),
+    _four("FSDP2, four processes", _sharded),
+    _four("tensor parallel, four processes", _tensor_parallel),
+    _four("parameters gathered in four processes", _gathered),
 )

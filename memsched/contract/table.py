@@ -139,6 +139,15 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_IR, "DonatedBuffer", feature="memory model"),
     Needs(_IR, "FallbackKernel", fields=("has_side_effects", "outputs"), feature="memory model"),
     Needs(_IR, "MultiOutput", feature="memory model"),
+    # collectives
+    Needs(_IR, "_WaitKernel"),
+    Needs(f"{_INDUCTOR}/utils.py", "contains_collective", ("snode",)),
+    Needs(f"{_INDUCTOR}/comms.py", "reorder_compute_and_comm_for_overlap", ("snodes",)),
+    Needs(f"{_INDUCTOR}/comms.py", "align_runtime_estimations_across_all_distributed_ranks", ("snodes",)),
+    Needs(f"{_INDUCTOR}/config_comms.py", "runtime_estimations_align_across_all_distributed_ranks"),
+    Needs(_CONFIG, "deterministic"),
+    Needs(_CONFIG, "reorder_for_compute_comm_overlap"),
+    Needs(_CONFIG, "reorder_for_compute_comm_overlap_passes"),
     Needs(
         f"{_INDUCTOR}/graph.py",
         "GraphLowering",

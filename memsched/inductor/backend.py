@@ -25,6 +25,7 @@ from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import as_one_pass, unsupported_reason
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.options import BackendOptions, split_options
+from memsched.inductor.overlap import AlreadyRun
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
@@ -36,7 +37,12 @@ __all__ = ["compile_planned", "memsched_backend", "partition_patches", "planning
 
 log = logging.getLogger("memsched")
 
-_TAKEN = ("_pre_fusion_custom_pass", "_post_fusion_custom_pass", "inductor_choices_class")
+_TAKEN = (
+    "_pre_fusion_custom_pass",
+    "_post_fusion_custom_pass",
+    "inductor_choices_class",
+    "reorder_for_compute_comm_overlap_passes",
+)
 """The places of Inductor's config that memsched takes; a pass of the user's there runs before memsched's."""
 
 
@@ -116,6 +122,10 @@ def planning_patches(
         "inductor_choices_class": functools.partial(PlannedChoices, options),
         # Our pass tries Inductor's four orders itself; run after it, Inductor's pass could only undo it.
         "reorder_for_peak_memory": False,
+        # Run after the plan they would undo it: it runs them itself, within its bytes.
+        "reorder_for_compute_comm_overlap_passes": AlreadyRun.instead_of(
+            given["reorder_for_compute_comm_overlap_passes"]
+        ),
         # For CUDA graphs Inductor would order once more, for few partitions, and undo the plan.
         "triton.reorder_for_reducing_graph_partitions": False,
     }

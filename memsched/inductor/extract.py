@@ -204,10 +204,11 @@ def _bytes_in_range(value: Any) -> int:
 def _is_pinned(node: BaseSchedulerNode) -> bool:
     """Whether the node must stay in order with its like: control flow, and operators with effects or random state.
 
-    `run_with_rng_state` is neither: it is given the state that it uses and restores the one that it found.
+    `run_with_rng_state` is neither: it is given the state that it uses and restores the one that it found.  Nor is the
+    wait for a collective: it depends on that one alone, while collectives must start in one order on all ranks.
     """
     operation = node.node
-    if operation is None:
+    if operation is None or isinstance(operation, ir._WaitKernel):
         return False
     if type(operation).__name__ in ("Conditional", "Switch", "WhileLoop", "InvokeSubgraph"):
         return True

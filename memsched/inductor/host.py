@@ -11,6 +11,7 @@ from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
+from memsched.inductor.overlap import with_overlap
 from memsched.records.report import GraphKind
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def num_kernels(nodes: Sequence[BaseSchedulerNode]) -> int:
 
 
 def stock_reorder(nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
-    """What Inductor would have done here: its own peak-memory reorder, which our pass switches off."""
+    """What Inductor would have done here: its own peak-memory reorder, which our pass switches off, and its overlap."""
     scheduler = V.graph.scheduler
     inputs = OrderedSet(V.graph.graph_inputs.keys())
     outputs = OrderedSet(V.graph.get_output_names())
     reordered: list[BaseSchedulerNode] = memory.reorder_for_peak_memory(
         nodes, scheduler.name_to_buf, scheduler.name_to_fused_node, inputs, outputs
     )
-    return reordered
+    return with_overlap(reordered)

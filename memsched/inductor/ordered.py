@@ -22,7 +22,7 @@ from memsched.search.orders.inductor import priority_order
 from memsched.storage.bound import model_bound
 from memsched.storage.kernel_groups import Emission, cuts, grouped_peak
 from memsched.storage.model import AllocationModel
-from memsched.storage.order import ModelledOrder, order_under
+from memsched.storage.order import ModelledOrder, in_other_order, order_under
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -37,14 +37,33 @@ Given: TypeAlias = "Callable[[Graph, Sequence[BaseSchedulerNode]], tuple[int, ..
 class OrderedNodes:
     """Nodes with the order found for them; bytes.
 
-    nodes: op i of `found.graph` is nodes[i].
+    found: the order of `given`, whose node i is its op i.
     emitted_peak: of the generated code, with its groups of C++ kernels ended before the ops `cut`.
     """
 
-    nodes: list[BaseSchedulerNode]
+    given: NodesToOrder
     found: ModelledOrder
     emitted_peak: int
     cut: list[int]
+
+    @classmethod
+    def judged(cls, given: NodesToOrder, found: ModelledOrder) -> OrderedNodes:
+        """With groups of C++ kernels cut where they would free late."""
+        graph, schedule = found.graph, found.schedule
+        cut = cuts(graph, schedule.order, given.emitted, schedule.peak)
+        emitted_peak = grouped_peak(graph, schedule.order, given.emitted, cut)
+        return cls(given, found, emitted_peak, list(cut))
+
+    @property
+    def nodes(self) -> list[BaseSchedulerNode]:
+        """Op i of `found.graph` is nodes[i]."""
+        return self.given.nodes
+
+    def reordered(self, nodes: Sequence[BaseSchedulerNode]) -> OrderedNodes:
+        """The same nodes in an order that somebody else has chosen, as far as the graph allows it."""
+        place = {node: at for at, node in enumerate(nodes)}
+        order = priority_order(self.given.model.estimate, [place[node] for node in self.nodes])
+        return OrderedNodes.judged(self.given, in_other_order(self.given.model, self.found, order))
 
     def is_as_good_as(self, other: OrderedNodes, free: float) -> bool:
         """Whether it needs no more bytes than `other`, then no more kernels; below `free` bytes only kernels count."""
@@ -119,6 +138,4 @@ class NodesToOrder:
         peak = max(found.schedule.peak, peak_bytes(found.graph, order))
         if peak > found.orders_peak:
             raise AssertionError(f"{self.name}: peak {peak} is above the {found.orders_peak} of an order of Inductor's")
-        cut = cuts(found.graph, order, self.emitted, found.schedule.peak)
-        emitted_peak = grouped_peak(found.graph, order, self.emitted, cut)
-        return OrderedNodes(self.nodes, found, emitted_peak, list(cut))
+        return OrderedNodes.judged(self, found)

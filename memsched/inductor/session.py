@@ -36,6 +36,7 @@ from memsched.inductor.options import NEGLIGIBLE, BackendOptions
 from memsched.inductor.order_only import forget_order_only_readers
 from memsched.inductor.ordered import NodesToOrder, OrderedNodes
 from memsched.inductor.origins import origins_of
+from memsched.inductor.overlap import moved_within, overlap_passes
 from memsched.inductor.publish import Sink
 from memsched.inductor.rewrites.rules import rewrites_of
 from memsched.inductor.storages.emissions import cut_groups
@@ -171,6 +172,8 @@ class PlanningSession:
         chosen, stock_peak = fused.in_best_order(self._solver_options(0.5), given), fused.stock_peak
         if self.fusing is not None and self.fusing.refused and self._unfused is not None:
             chosen, stock_peak = self._or_as_stock(chosen, self._unfused)
+        if overlap_passes():
+            chosen = moved_within(stock_peak, chosen)
         report = self._report(chosen, stock_peak)
         # Behind all that may fail: a fallback emits the groups that stock would.
         cut_groups(V.graph.scheduler, [chosen.nodes[op].get_name() for op in chosen.cut])

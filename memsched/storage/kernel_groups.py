@@ -18,13 +18,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from memsched.core.graph import Graph
 from memsched.core.peak import memory_profile
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Emission", "cuts", "grouped_peak"]
 

@@ -28,7 +28,7 @@ from memsched.search.solver import solve
 from memsched.storage.bound import model_bound, relaxed_bound
 from memsched.storage.model import AllocationModel
 
-__all__ = ["ModelledOrder", "order_under"]
+__all__ = ["ModelledOrder", "in_other_order", "order_under"]
 
 _TRIES = 4
 """Reuses that are forced, one at a time, in search of a better order."""
@@ -92,6 +92,21 @@ def order_under(
         ),
         orders_peak,
     )
+
+
+def in_other_order(model: AllocationModel, found: ModelledOrder, order: tuple[int, ...]) -> ModelledOrder:
+    """What `order`, which somebody else has chosen, needs; the bound of `found` is one of every order.
+
+    Raises:
+        CheckError: it is no order of the nodes.
+    """
+    graph = model.graph_for(order)
+    check_order(graph, order)
+    peak, bound = model.peak(order), found.schedule.lower_bound
+    certificate = _followable(graph, order, bound, found.schedule.certificate)
+    status = status_of(peak, bound)
+    schedule = replace(found.schedule, order=order, peak=peak, status=status, certificate=certificate)
+    return ModelledOrder(graph, schedule, found.orders_peak)
 
 
 def _search_as_shared(model: AllocationModel, options: Options, order: tuple[int, ...]) -> tuple[int, ...]:
