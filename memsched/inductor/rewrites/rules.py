@@ -29,6 +29,7 @@ from memsched.inductor.rewrites.rows_before_projection import rows_before_projec
 from memsched.inductor.rewrites.save_random import save_random
 from memsched.inductor.rewrites.split_addmm import split_waiting_products
 from memsched.inductor.rewrites.split_convolution_backward import split_convolution_gradients
+from memsched.inductor.rewrites.split_embedding_gradient import split_embedding_gradients
 
 __all__ = [
     "CUT_RULES",
@@ -98,6 +99,7 @@ GRAPH_RULES = (
     Rule("realize_sums", "realizing sums", realize_sums),
     Rule("split_addmm", "splitting products that wait", split_waiting_products),
     Rule("split_convolution_backward", "splitting gradients of convolutions", split_convolution_gradients),
+    Rule("split_embedding_gradient", "splitting gradients of embeddings", split_embedding_gradients),
     Rule("keep_saved_layout", "saving inputs as they are", save_inputs_as_they_are),
 )
 
