@@ -142,6 +142,7 @@ CONTRACT: tuple[Needs, ...] = (
     # collectives
     Needs(_IR, "_WaitKernel"),
     Needs(f"{_INDUCTOR}/utils.py", "contains_collective", ("snode",)),
+    Needs(_MEMORY, "assign_memory_planning_info_for_scheduler_buffers", ("nodes", "name_to_buf")),
     Needs(f"{_INDUCTOR}/comms.py", "reorder_compute_and_comm_for_overlap", ("snodes",)),
     Needs(f"{_INDUCTOR}/comms.py", "align_runtime_estimations_across_all_distributed_ranks", ("snodes",)),
     Needs(f"{_INDUCTOR}/config_comms.py", "runtime_estimations_align_across_all_distributed_ranks"),

@@ -10,7 +10,7 @@ So here they run inside of the plan, and what they give is judged by the memory 
 limit, the collectives that are early at the peak wait, by an edge, for the op that runs there, and the passes run
 again; those that come last in the plan wait first.  An edge follows the plan's order, so there is no cycle, and the
 plan itself keeps all of them.  The limit is what stock's order needs under the same passes, or the plan, if that is
-more.
+more; of a training step it is the plan.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch._inductor.comms as comms
-from torch._inductor import config, config_comms
+from torch._inductor import config, config_comms, memory
 from torch._inductor.dependencies import WeakDep
 from torch._inductor.utils import contains_collective
+from torch._inductor.virtualized import V
 
 from memsched.core.peak import memory_profile
 
@@ -72,6 +73,8 @@ def with_overlap(nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
     passes = overlap_passes()
     if not passes or not any(map(contains_collective, nodes)):
         return nodes
+    # Of these nodes: what was noted of buffers may be of others, since fusion is tried twice.
+    memory.assign_memory_planning_info_for_scheduler_buffers(nodes, V.graph.scheduler.name_to_buf)
     if config_comms.runtime_estimations_align_across_all_distributed_ranks:
         comms.align_runtime_estimations_across_all_distributed_ranks(nodes)
     with config.patch({_PLACE: passes}):

@@ -40,7 +40,7 @@ from memsched.inductor.overlap import moved_within, overlap_passes
 from memsched.inductor.publish import Sink
 from memsched.inductor.rewrites.rules import rewrites_of
 from memsched.inductor.storages.emissions import cut_groups
-from memsched.records.report import GraphReport
+from memsched.records.report import GraphKind, GraphReport
 from memsched.search.budget import repeatable
 from memsched.series_parallel.answer import series_parallel_answer
 
@@ -173,7 +173,8 @@ class PlanningSession:
         if self.fusing is not None and self.fusing.refused and self._unfused is not None:
             chosen, stock_peak = self._or_as_stock(chosen, self._unfused)
         if overlap_passes():
-            chosen = moved_within(stock_peak, chosen)
+            # Stock has no training step in one graph whose bytes one would allow.
+            chosen = moved_within(0 if self.kind is GraphKind.STEP else stock_peak, chosen)
         report = self._report(chosen, stock_peak)
         # Behind all that may fail: a fallback emits the groups that stock would.
         cut_groups(V.graph.scheduler, [chosen.nodes[op].get_name() for op in chosen.cut])

@@ -9,8 +9,7 @@ that writes in place.  In that form nothing holds a gradient back: its last read
 may put that right behind the gradient.  Two promises are in the graph itself and hold in every order of it:
 
 - *An update starts only when its gradient is final*: it reads the gradient, or what was made of it (the sum over
-  micro-batches, the clipped gradient; in a distributed step, the result of the reduction: replace the gradient by that
-  node in `_final_gradients`, and collectives keep their order by the dependencies that Inductor gives them).
+  micro-batches, the average over processes, the clipped gradient).
 - *A parameter is written only after all its readers*: the write is to an input, and Inductor orders it so.
 """
 
@@ -28,6 +27,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from memsched.inductor.host import GRAPH_KIND
 from memsched.inductor.train_step.capture import Captured
 from memsched.inductor.train_step.clipping import clip_coefficient, norm_of_gradients
+from memsched.inductor.train_step.replicas import Replicas, averaging, in_buckets
 from memsched.inductor.train_step.rules.rule import work_dtype
 from memsched.inductor.train_step.state import UpdateForm
 from memsched.records.report import GraphKind
@@ -62,15 +62,23 @@ class StepGraph:
         takes, as far as the recipe has them.
     written: by the input of the model that it belongs to, the placeholders that one update writes.
     update_nodes: the names of the nodes that the updates consist of.
+    buckets: bytes of gradients in each call that averages them over processes.
     """
 
     module: fx.GraphModule
     inputs: list[Any]
     written: dict[int, tuple[str, ...]]
     update_nodes: frozenset[str]
+    buckets: tuple[int, ...]
 
 
-def build_step(captured: Captured, params: Sequence[int], recipe: Recipe, extra: Sequence[Any]) -> StepGraph:
+def build_step(
+    captured: Captured,
+    params: Sequence[int],
+    recipe: Recipe,
+    extra: Sequence[Any],
+    replicas: Replicas | None = None,
+) -> StepGraph:
     """The graph of `recipe`; its outputs are the loss, then what the purpose asks for.
 
     "update": the norm of the gradients, when it clips by it; "norm": that norm; "accumulate": the gradients of the
@@ -78,10 +86,13 @@ def build_step(captured: Captured, params: Sequence[int], recipe: Recipe, extra:
 
     params: the inputs of the model that are updated, by index.
     extra: what the graph is called with behind the inputs of the model (`StepGraph.inputs`).
+    replicas: the processes over which gradients are averaged; what is accumulated is not, until an update reads it.
     """
     builder = _Builder(captured.copy(), params, list(extra))
     so_far = [builder.add_input("arg_gradient") if had else None for had in recipe.accumulated]
-    gradients, outputs = _final_gradients(builder, so_far), builder.outputs[:1]
+    gradients, outputs = _summed_gradients(builder, so_far), builder.outputs[:1]
+    if replicas is not None and recipe.purpose != "accumulate":
+        gradients = _averaged_gradients(builder, gradients, replicas)
     if recipe.purpose == "accumulate":
         for at, gradient, target in zip(params, gradients, so_far, strict=True):
             if target is None:
@@ -96,12 +107,26 @@ def build_step(captured: Captured, params: Sequence[int], recipe: Recipe, extra:
     return builder.finish(outputs)
 
 
-def _final_gradients(builder: _Builder, so_far: Sequence[fx.Node | None]) -> list[fx.Node]:
-    """For each parameter the gradient that its update may read: here, the sum over micro-batches."""
+def _summed_gradients(builder: _Builder, so_far: Sequence[fx.Node | None]) -> list[fx.Node]:
+    """For each parameter the sum over micro-batches."""
     return [
         gradient if before is None else builder.call(_sum, "sum", [gradient, before])[0]
         for gradient, before in zip(builder.gradients, so_far, strict=True)
     ]
+
+
+def _averaged_gradients(builder: _Builder, gradients: Sequence[fx.Node], replicas: Replicas) -> list[fx.Node]:
+    """For each parameter the average over the processes; buckets are filled in the order of the graph."""
+    born = {node: at for at, node in enumerate(builder.graph.nodes)}
+    order = sorted(range(len(gradients)), key=lambda at: born[gradients[at]])
+    function, averaged = averaging(replicas.group, replicas.ranks), list(gradients)
+    for bucket in in_buckets([gradients[at].meta["val"] for at in order], replicas.bucket_bytes):
+        places = [order[at] for at in bucket]
+        builder.buckets.append(sum(gradients[at].meta["val"].nbytes for at in places))
+        results = builder.call(function, "average", [gradients[at] for at in places])
+        for at, result in zip(places, results, strict=True):
+            averaged[at] = result
+    return averaged
 
 
 def _add_updates(builder: _Builder, recipe: Recipe, gradients: Sequence[fx.Node]) -> list[fx.Node]:
@@ -165,6 +190,7 @@ class _Builder:
         self.gradients = [node for at in self.params if (node := gradients[at]) is not None]
         self.values = list(self.captured.inputs)
         self.writes: dict[int, list[tuple[fx.Node, fx.Node]]] = {}
+        self.buckets: list[int] = []
         self._update_nodes: set[str] = set()
         self._last_input = self.primals[-1]
 
@@ -186,7 +212,9 @@ class _Builder:
         key = (key, *((tuple(value.shape), value.stride(), value.dtype, value.device) for value in values))
         if key not in self.traced:
             with self.captured.fake_mode, torch.no_grad(), torch._C._DisableAutocast():
-                self.traced[key] = make_fx(function, select_decomp_table())(*values)
+                # Copies of one trace share their values, and tracing would take two arguments of one value for one.
+                distinct = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in values]
+                self.traced[key] = make_fx(function, select_decomp_table())(*distinct)
         trace = self.traced[key].graph
         inputs = [node for node in trace.nodes if node.op == "placeholder"]
         copied = dict(zip(inputs, arguments, strict=True))
@@ -221,4 +249,4 @@ class _Builder:
         self.graph.lint()
         module = fx.GraphModule(self.captured.attributes, self.graph)
         module.meta[GRAPH_KIND] = GraphKind.STEP
-        return StepGraph(module, self.values, written, frozenset(self._update_nodes))
+        return StepGraph(module, self.values, written, frozenset(self._update_nodes), tuple(self.buckets))

@@ -25,6 +25,7 @@ from memsched.inductor.train_step.compile import CompiledStep, Plan, compile_ste
 from memsched.inductor.train_step.graph import Recipe, build_step
 from memsched.inductor.train_step.options import StepOptions
 from memsched.inductor.train_step.refusals import Refusal
+from memsched.inductor.train_step.replicas import Replicas
 from memsched.inductor.train_step.report import StepReport, make_report
 from memsched.inductor.train_step.state import OptimizerState
 from memsched.records.published import count
@@ -42,6 +43,7 @@ class Owner(Protocol):
     """What a program needs of the train step that it belongs to."""
 
     model: nn.Module
+    replicas: Replicas | None
     optimizers: tuple[Optimizer, ...]
     request: Request
     reports: list[StepReport]
@@ -114,26 +116,28 @@ class Program:
     def _compile(self, recipe: Recipe, extra: Sequence[Tensor]) -> CompiledStep:
         options = self.options
         try:
-            graph = build_step(self.captured, self.indices, recipe, extra)
+            graph = build_step(self.captured, self.indices, recipe, extra, self.owner.replicas)
             fake_mode = self.captured.fake_mode
             compiled = compile_step(graph, fake_mode, options.backend, dict(options.inductor or {}), self.names)
         except Exception as error:
             raise NotCompiled from error
-        self._report(compiled.plan, recipe)
+        self._report(compiled.plan, recipe, graph.buckets)
         return compiled
 
     def _plan(self, recipe: Recipe, extra: Sequence[Tensor]) -> None:
         options = self.options
-        graph = build_step(self.captured, self.indices, recipe, extra)
-        self._report(plan_step(graph, self.captured.fake_mode, options.backend, dict(options.inductor or {})), recipe)
+        graph = build_step(self.captured, self.indices, recipe, extra, self.owner.replicas)
+        plan = plan_step(graph, self.captured.fake_mode, options.backend, dict(options.inductor or {}))
+        self._report(plan, recipe, graph.buckets)
 
-    def _report(self, plan: Plan, recipe: Recipe) -> None:
+    def _report(self, plan: Plan, recipe: Recipe, buckets: tuple[int, ...]) -> None:
         if plan.report is None or plan.report.graph is None or recipe.purpose != "update":
             return
         sizes = {
             "parameter_bytes": sum(parameter.nbytes for parameter in self.owner.model.parameters()),
             "state_bytes": sum(tensor.nbytes for tensor in self.state.tensors(recipe.forms)),
             "gradient_bytes": sum(parameter.nbytes for parameter in self.params),
+            "buckets": buckets,
         }
         try:
             self.owner.reports.append(make_report(plan.report, plan.notes, sizes, self.options.backend))

@@ -124,6 +124,7 @@ class StepReport:
     updates: for each op of the order, whether it is an update.
     moments: what is alive in the forward, at the loss, in the backward and at its end, each where it is highest.
     notes, options: of the compile, from which what is asked later is computed.
+    buckets: bytes of gradients in each call that averages them over processes, in the order of the calls.
     """
 
     plan: GraphReport
@@ -136,6 +137,7 @@ class StepReport:
     moments: tuple[StepMoment, ...] = field(repr=False)
     notes: StepNotes = field(repr=False)
     options: BackendOptions = field(repr=False)
+    buckets: tuple[int, ...] = ()
 
     @property
     def prefusion_peak(self) -> int | None:
@@ -165,7 +167,7 @@ class StepReport:
         names = ("parameter_bytes", "state_bytes", "gradient_bytes", "peak_gradient_bytes", "prefusion_peak")
         figures = {name: getattr(self, name) for name in (*names, "update_after_backward_peak")}
         moments = [asdict(moment) | {"transients": moment.transients} for moment in self.moments]
-        return {"plan": self.plan.to_json(), **figures, "moments": moments}
+        return {"plan": self.plan.to_json(), **figures, "buckets": list(self.buckets), "moments": moments}
 
     def __str__(self) -> str:
         plan, size = self.plan, _mib
@@ -180,6 +182,9 @@ class StepReport:
                 f"  before fusion {size(self.prefusion_peak)}; "
                 f"with all updates after the backward {size(self.update_after_backward_peak)}"
             )
+        if self.buckets:
+            calls = "call" if len(self.buckets) == 1 else "calls"
+            lines.append(f"  averaged    in {len(self.buckets)} {calls}, at most {size(max(self.buckets))} in one")
         return "\n".join([*lines, *self._table_of_moments()])
 
     def _table_of_moments(self) -> Iterator[str]:
@@ -198,8 +203,8 @@ class StepReport:
         return "" if origin is None else " ".join(filter(None, (origin.module, origin.operator)))
 
 
-def make_report(plan: GraphReport, notes: StepNotes, sizes: Mapping[str, int], options: BackendOptions) -> StepReport:
-    """The report of a step whose graph was planned as `plan`; `sizes` are its three totals of bytes."""
+def make_report(plan: GraphReport, notes: StepNotes, sizes: Mapping[str, Any], options: BackendOptions) -> StepReport:
+    """The report of a step whose graph was planned as `plan`; `sizes` are its totals of bytes and its buckets."""
     assert plan.graph is not None and plan.schedule is not None
     graph, order = plan.graph, plan.schedule.order
     is_update = [op.name in notes.updates for op in graph.ops]

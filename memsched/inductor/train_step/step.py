@@ -20,7 +20,7 @@ The parts, each a module:
                   ─> graph      + updates (rules/), sums, norms (clipping)
                   ─> compile    Inductor with memsched's passes; failure tells what was updated
     optimizers ─> state         `optimizer.state` and `param_groups` as inputs of the graph
-    before all ─> refusals      what does not fit, in one line
+    before all ─> refusals      what does not fit, in one line; replicas: the processes that average gradients
     after all ──> report        the memory of the step as a whole; stock: what a failure leaves it to
 
 The claim: the same losses, parameters and state as the three calls above up to the rounding of a compiled model, with
@@ -63,6 +63,7 @@ from memsched.inductor.train_step.refusals import (
     check_signature,
     signature_of,
 )
+from memsched.inductor.train_step.replicas import OVERLAP, check_shards, replicas_of
 from memsched.inductor.train_step.report import StepReport
 from memsched.inductor.train_step.stock import StockStep
 from memsched.levers.ladder import Ladder, Rung
@@ -83,13 +84,14 @@ def train_step(
 ) -> TrainStep:
     """One call of the result trains on one batch; see `TrainStep`.
 
-    model: returns the loss, an object or dictionary with a `loss` (as Hugging Face's models do), or what `loss_fn`
-        takes.
+    model: in DistributedDataParallel or not; returns the loss, an object or dictionary with a `loss` (as Hugging Face's
+        models do), or what `loss_fn` takes.
     optimizer: one of `torch.optim` (`train_step.rules.RULES` has them), or several that share the parameters between
         them: together exactly those parameters of the model that need gradients.
     loss_fn: `loss_fn(model(*batch[:-1]), batch[-1])` is the loss: the last element of a batch is the target.  Of a
         batch of keyword arguments the model gets those that its forward names, and `loss_fn(output, batch)` all.
-    options: of `memsched_backend`, of Inductor, and `clip_grad_norm`, `clip`, `state_dtype` (`StepOptions`).
+    options: of `memsched_backend`, of Inductor, and `clip_grad_norm`, `clip`, `state_dtype`, `batch_shapes`,
+        `process_group`, `bucket_size` (`StepOptions`).
 
     Raises:
         Refusal: a model, optimizer or option that does not fit; one line that names it (a ValueError).
@@ -117,6 +119,7 @@ class TrainStep:
     change of form (momentum where there was none, a batch of another shape) compiles once more; `batch_shapes` of the
     options says how many kinds of batches it may come to.
 
+    model: without its wrapper; replicas: the processes that train copies of it.
     grad_norm: with `clip_grad_norm`, the norm of the gradients of the last step before clipping.
     reports: one for every compile of an update.
     request: what the next run of a program is for.
@@ -132,10 +135,16 @@ class TrainStep:
     ) -> None:
         self.optimizers = tuple(optimizer) if isinstance(optimizer, (tuple, list)) else (optimizer,)
         check_optimizers(model, self.optimizers)
-        check_model(model)
-        self.model, self.loss_fn, self.options = model, loss_fn, options
+        self.replicas = replicas_of(model, options.process_group, options.bucket_bytes)
+        self.model = model if self.replicas is None else self.replicas.model
+        check_model(self.model)
+        check_shards(self.model)
+        if self.replicas is not None:
+            options = replace(options, inductor={**OVERLAP, **(options.inductor or {})})
+        self.loss_fn, self.options = loss_fn, options
         self._given = options
-        self._with_loss = model if loss_fn is None else WithLoss(model, loss_fn)
+        self._with_loss = self.model if loss_fn is None else WithLoss(self.model, loss_fn)
+        self._buffers_differ = True
         self.grad_norm: Tensor | None = None
         self.reports: list[StepReport] = []
         self._signatures: list[Signature] = []
@@ -219,6 +228,8 @@ class TrainStep:
             self._pull_levers(batch)
         if self._stock is not None:
             return self._run_stock(request, batch)
+        if not request.plan_only:
+            self._share_buffers(request)
         self.request, states = request, self._states()
         try:
             with _programs_allowed(self.options.batch_shapes) if new else contextlib.nullcontext():
@@ -240,13 +251,20 @@ class TrainStep:
             self._signatures.append(signature)
         return loss
 
+    def _share_buffers(self, request: Request) -> None:
+        """As DistributedDataParallel: before each forward, but not behind one whose gradients are only accumulated."""
+        if self.replicas is not None and self.replicas.buffers and self._buffers_differ:
+            self.replicas.share(self.model.buffers())
+        self._buffers_differ = request.purpose != "accumulate"
+
     def _pull_levers(self, batch: Batch) -> None:
         """Plan the step on such a batch under one setting after the other; the options get the chosen one."""
         given = self._given
 
         def plan(setting: Setting) -> Rung:
             at = replace(given, backend=given.backend.at(setting))
-            trial = TrainStep(self.model, self.optimizers, self.loss_fn, at)
+            model = (self.replicas and self.replicas.wrapper) or self.model
+            trial = TrainStep(model, self.optimizers, self.loss_fn, at)
             return planned_step_rung(setting, lambda: call_model(trial.plan, batch))
 
         chosen = given.backend.setting
@@ -295,11 +313,19 @@ class TrainStep:
             raise RuntimeError("memsched.train_step: the step could not be compiled") from error
         count("train step")
         log.warning("memsched: the training step is left to torch.compile and the optimizer (%s)", reason_of(error))
-        self._stock = StockStep(self._make_stock(), self.optimizers, self.options.clip_grad_norm)
+        self._stock = self._make_stock()
 
-    def _make_stock(self) -> Callable[..., Tensor]:
-        stock: Callable[..., Tensor] = torch.compile(self._loss, dynamic=False)
-        return stock
+    def _make_stock(self) -> StockStep:
+        wrapper = None if self.replicas is None else self.replicas.stock()
+        model = self.model if wrapper is None else wrapper
+        with_loss = model if self.loss_fn is None else WithLoss(model, self.loss_fn)
+
+        def loss(*batch: Any, **named: Any) -> Any:
+            return loss_or_all(with_loss(*batch, **named))
+
+        unsynchronized = contextlib.nullcontext if wrapper is None else wrapper.no_sync
+        compiled = torch.compile(loss, dynamic=False)
+        return StockStep(compiled, self.optimizers, self.options.clip_grad_norm, unsynchronized)
 
     def _run_stock(self, request: Request, batch: Batch) -> Tensor:
         assert self._stock is not None

@@ -28,6 +28,7 @@ from memsched.inductor.train_step import step as module
 from memsched.inductor.train_step.compile import CompiledStep, Plan
 from memsched.inductor.train_step.failure import StepInterrupted
 from memsched.inductor.train_step.report import StepNotes
+from memsched.inductor.train_step.stock import StockStep
 from memsched.levers.moments import Moment
 from memsched.records.published import counters
 from tests.inductor.train_step.test_rules import OPTIMIZERS
@@ -397,6 +398,27 @@ def test_clipping_by_the_global_norm(way: str, interpreted: list[Any]) -> None:
     assert_same(model, reference)
 
 
+def test_clipping_what_was_accumulated_knows_gradients_of_one_shape_apart(interpreted: list[Any]) -> None:
+    """Sums of one shape share a trace, and with it the value by which tracing tells arguments apart."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    reference = copy.deepcopy(model)
+    optimizer, plain = SGD(model.parameters(), lr=0.5), SGD(reference.parameters(), lr=0.5)
+    step = memsched.train_step(
+        model, optimizer, loss_fn=lambda out, _: out.square().mean(), options={**STRICT, "clip_grad_norm": 0.1}
+    )
+    first, second = torch.randn(4, 8), torch.randn(4, 8)
+    step.accumulate(first, None)
+    step(second, None)
+    for x in (first, second):
+        reference(x).square().mean().backward()
+    norm = nn.utils.clip_grad_norm_(reference.parameters(), 0.1)
+    plain.step()
+    assert step.grad_norm is not None
+    torch.testing.assert_close(step.grad_norm, norm)
+    assert_same(model, reference)
+
+
 # ---- refusals: one line, and nothing changed
 
 
@@ -587,7 +609,8 @@ def test_a_step_that_cannot_be_compiled_is_left_to_stock(monkeypatch: pytest.Mon
     reference.load_state_dict(model.state_dict())
     batch = torch.randn(3, 4), torch.randn(3, 2)
     step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), loss_fn=scalar_loss)
-    step._make_stock = lambda: lambda x, y: scalar_loss(model(x), y)  # type: ignore[attr-defined,method-assign]
+    stock = StockStep(lambda x, y: scalar_loss(model(x), y), step.optimizers, None)
+    step._make_stock = lambda: stock  # type: ignore[method-assign]
     step(*batch)
     optimizer = SGD(reference.parameters(), lr=0.1)
     scalar_loss(reference(batch[0]), batch[1]).backward()
