@@ -5,7 +5,8 @@
 
 What one call needs is scratch memory of that call (`memsched/inductor/storages/subgraphs.py`): one chunk's logits at a
 time.  Calls of equally many rows share one subgraph; the last chunk may have fewer, and the first has no sums to add
-to.  (Zeros to begin with would be taken for other zeros of the graph, and kept for those.)
+to.  (Zeros to begin with would be taken for other zeros of the graph, and kept for those.)  The gradient of a large
+weight is summed up outside, where it lies (`memsched/inductor/rewrites/add_product.py`): a call gives the operands.
 
 Claim: the graph computes what it did, with every large tensor of the region in parts.
 """
@@ -13,17 +14,20 @@ Claim: the graph computes what it did, with every large tensor of the region in 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch._inductor.decomposition import select_decomp_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from memsched.inductor.rewrites.add_product import added_in_place
+from memsched.inductor.rewrites.chunk_loss.body import Body
 from memsched.inductor.rewrites.chunk_loss.passes import Passes
+from memsched.inductor.rewrites.chunk_loss.products import is_product
 from memsched.inductor.rewrites.chunk_loss.region import Region
-from memsched.inductor.rewrites.chunk_loss.rows import Dims, Operand, Piece, rest_of, shape_of
+from memsched.inductor.rewrites.chunk_loss.rows import Operand, Piece, rest_of, shape_of
 from memsched.inductor.rewrites.traversal import sort_nodes
 
 __all__ = ["PART", "replace_by_chunks"]
@@ -32,6 +36,9 @@ PART = "memsched_chunk"
 """How the subgraphs are named, in the graph and in the metadata of their modules."""
 
 _aten = torch.ops.aten
+_SECOND = 4
+"""A gradient of a weight with a fourth of the elements of a chunk's logits is worth it: a call for each chunk."""
+
 _KEPT = ("stack_trace", "nn_module_stack", "source_fn_stack", "original_aten")
 
 
@@ -79,17 +86,42 @@ class _Builder:
     def run_pass(self, number: int) -> list[fx.Node]:
         """Add the calls of one pass, and what puts its outputs together; the calls."""
         outputs = [node for node in self.region.pieces if self.passes.number[node] == number and self._is_read(node)]
-        body = _Body(self.region, self._known_before(number), outputs)
+        body = Body(self.region, self._known_before(number), outputs, self._in_place(outputs))
         with self.graph.inserting_before(outputs[0]):
             inputs = [self._input(leaf) for leaf in body.leaves]
             calls, parts, totals = list[fx.Node](), list[list[fx.Node]](), list[fx.Node]()
+            products: dict[fx.Node, fx.Node] = {}
             for bound in self.bounds:
-                calls.append(self._call(body, number, [*self._chunk_of(body, inputs, bound), *totals], bound))
-                parts.append([self._emit(operator.getitem, (calls[-1], at)) for at in range(len(outputs))])
+                chunk = self._chunk_of(body, inputs, bound)
+                calls.append(self._call(body, number, [*chunk, *totals], bound))
+                given = body.outputs + body.operands
+                parts.append([self._emit(operator.getitem, (calls[-1], at)) for at in range(len(given))])
                 totals = parts[-1][: len(body.sums)]
+                values = dict(zip(given, parts[-1], strict=True)) | dict(zip(body.leaves, chunk, strict=True))
+                for node in body.products:
+                    first, second = (values[one] for one in self.region.pieces[node].operands)
+                    products[node] = self._add_product(products.get(node), first, second)
             for at, node in enumerate(body.outputs):
                 self.results[node] = self._whole(node, [one[at] for one in parts])
+            for node, total in products.items():
+                self.results[node] = self._whole(node, [total])
         return calls
+
+    def _in_place(self, outputs: Sequence[fx.Node]) -> list[fx.Node]:
+        """The sums of products that are so large, beside a chunk's logits, that a second one would count."""
+        begin, end = self.bounds[0]
+        logits = (end - begin) * shape_of(self.region.head)[-1]
+        sums = [node for node in outputs if self.region.pieces[node].is_sum and is_product(node)]
+        return [node for node in sums if len(self.bounds) > 1 and _SECOND * node.meta["val"].numel() >= logits]
+
+    def _add_product(self, total: fx.Node | None, first: fx.Node, second: fx.Node) -> fx.Node:
+        if total is None:
+            return self._emit(_aten.mm.default, (self._emit(_aten.permute.default, (first, [1, 0])), second))
+        added = added_in_place(self.graph, total, first, second)
+        for node in added:
+            self._note_origin(node, self.region.head)
+            self.new.add(node)
+        return added[1]
 
     def _is_read(self, node: fx.Node) -> bool:
         """Whether a node is read outside, or by a later pass that does not compute it again."""
@@ -155,13 +187,13 @@ class _Builder:
 
     # ---- calls
 
-    def _chunk_of(self, body: _Body, inputs: Sequence[fx.Node], bound: tuple[int, int]) -> list[fx.Node]:
+    def _chunk_of(self, body: Body, inputs: Sequence[fx.Node], bound: tuple[int, int]) -> list[fx.Node]:
         return [
             self._emit(_aten.slice.Tensor, (node, 0, *bound)) if leaf.rows else node
             for leaf, node in zip(body.leaves, inputs, strict=True)
         ]
 
-    def _call(self, body: _Body, number: int, arguments: Sequence[fx.Node], bound: tuple[int, int]) -> fx.Node:
+    def _call(self, body: Body, number: int, arguments: Sequence[fx.Node], bound: tuple[int, int]) -> fx.Node:
         name = self._subgraph(body, number, bound[1] - bound[0], arguments)
         module = self.graph.get_attr(name)
         self.new.add(module)
@@ -172,7 +204,7 @@ class _Builder:
         self.new.add(call)
         return call
 
-    def _subgraph(self, body: _Body, number: int, rows: int, arguments: Sequence[fx.Node]) -> str:
+    def _subgraph(self, body: Body, number: int, rows: int, arguments: Sequence[fx.Node]) -> str:
         """The name of the subgraph for chunks of so many rows; equal blocks of a model share theirs."""
         owner = self.graph.owning_module
         assert owner is not None
@@ -235,61 +267,3 @@ def _contents(part: fx.GraphModule) -> tuple[str, ...]:
     """What tells subgraphs apart: their operators, and the sizes, strides and types of what they are given."""
     given = (node.meta["val"] for node in part.graph.find_nodes(op="placeholder"))
     return (part.code, *(f"{tuple(one.shape)} {one.stride()} {one.dtype} {one.device}" for one in given))
-
-
-class _Body:
-    """What is computed for one chunk, from the leaves and the sums over the chunks before.
-
-    outputs: the nodes whose results it gives: sums, then rows.
-    leaves: what is read from outside, each once.
-    """
-
-    def __init__(self, region: Region, known: Callable[[fx.Node], bool], outputs: Sequence[fx.Node]) -> None:
-        self._region, self._known = region, known
-        self.sums = [node for node in outputs if region.pieces[node].is_sum]
-        self._by_rows = [node for node in outputs if not region.pieces[node].is_sum]
-        leaves = (leaf for node in self.outputs for leaf in self._leaves(region.pieces[node], set()))
-        self.leaves = list(dict.fromkeys(leaves))
-
-    @property
-    def outputs(self) -> list[fx.Node]:
-        return self.sums + self._by_rows
-
-    def _source(self, operand: Operand) -> Piece | None:
-        return None if self._known(operand.node) else self._region.source(operand)
-
-    def _leaves(self, piece: Piece, seen: set[Operand]) -> Iterator[Operand]:
-        for operand in piece.operands:
-            if operand in seen:
-                continue
-            seen.add(operand)
-            source = self._source(operand)
-            if source is None:
-                yield operand
-            else:
-                yield from self._leaves(source, seen)
-
-    def run(self, rows: int, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The outputs for a chunk of so many rows.  inputs: the leaves, then the sums so far; none for the first."""
-        done = dict(zip(self.leaves, inputs, strict=False))
-        totals = inputs[len(self.leaves) :]
-
-        def value(operand: Operand) -> Tensor:
-            if operand not in done:
-                piece = self._source(operand)
-                assert piece is not None
-                done[operand] = computed(piece)
-            return done[operand]
-
-        def computed(piece: Piece) -> Tensor:
-            return piece.compute(rows, {operand.node: value(operand) for operand in piece.operands})
-
-        pieces = self._region.pieces
-        sums = [computed(pieces[node]) for node in self.sums]
-        added = [total + part for total, part in zip(totals, sums, strict=True)] if totals else sums
-        return (*added, *(value(_as_operand(node, pieces[node].rows)) for node in self._by_rows))
-
-
-def _as_operand(node: fx.Node, rows: Dims) -> Operand:
-    shape = shape_of(node)
-    return Operand(node, rows, tuple(shape[row] for row in rows))
