@@ -1,4 +1,7 @@
-"""Two processes with DistributedDataParallel: the same plan on both, the same gradients.   python examples/ddp.py"""
+"""Two processes with DistributedDataParallel: the same plan on both, the same gradients.   python examples/ddp.py
+
+First a compiled model, then `train_step`, which averages gradients between the backward and their updates.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Net(nn.Module):
 
 
 def work(rank: int, port: int) -> None:
-    """One process: compile, train two steps, and compare plans and parameters with the other's."""
+    """One process: train two steps each way, and compare plans and parameters with the other's."""
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=PROCESSES)
     torch.manual_seed(0)
@@ -40,16 +43,22 @@ def work(rank: int, port: int) -> None:
         compiled(torch.randn(16, 32, generator=generator)).backward()
         optimizer.step()
         optimizer.zero_grad()
+    # A model in DistributedDataParallel does, too; without it no buckets are held.
+    options = {"process_group": dist.group.WORLD, "bucket_size": "16KiB"}
+    step = memsched.train_step(model, optimizer, options=options)
+    for _ in range(2):
+        step(torch.randn(16, 32, generator=generator))
     mine = {
         "plans": [(report.name, report.peak, report.status) for report in memsched.reports()],
         "parameters": [parameter.tolist() for parameter in model.parameters()],
     }
     everyone: list[object] = [None] * PROCESSES
     dist.all_gather_object(everyone, mine)
-    assert mine["plans"] and all(other == mine for other in everyone)
+    assert len(memsched.reports()) == 3 and all(other == mine for other in everyone)
     if rank == 0:
         for report in memsched.reports():
             print(report)
+        print(step.report)
     dist.destroy_process_group()
 
 

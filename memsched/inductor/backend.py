@@ -29,9 +29,11 @@ from memsched.inductor.overlap import AlreadyRun
 from memsched.inductor.partition import PlannedPartition
 from memsched.inductor.passes import PostFusionPass, PreFusionPass, RewritePass, behind
 from memsched.inductor.publish import Sink, publish
+from memsched.inductor.rewrites.idle import warn_of_idle_chunks
 from memsched.inductor.rewrites.rules import CUT_RULES, GRAPH_RULES, TRACE_RULES, Rule, checkpoint_rule, chunk_rules
 from memsched.inductor.storages.saved_copies import noting_saved_copies
 from memsched.records.published import count, signing
+from memsched.records.report import GraphReport
 
 __all__ = ["compile_planned", "memsched_backend", "partition_patches", "planning_patches"]
 
@@ -74,7 +76,7 @@ def memsched_backend(
         from memsched.inductor.fit.choose import chosen_options  # it plans with what is in this module
 
         own = chosen_options(gm, example_inputs, own, patches)
-    if (own.setting.chunks or own.setting.token_chunks) and not own.strict:
+    if own.setting.chunks or own.setting.token_chunks:
         return _compile_chunked(gm, example_inputs, own, patches)
     return compile_planned(gm, example_inputs, own, patches)
 
@@ -82,11 +84,21 @@ def memsched_backend(
 def _compile_chunked(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions, inductor: Mapping[str, Any]
 ) -> Any:
-    """Compile with the loss, or blocks, in chunks; whole where that fails."""
+    """Compile with the loss, or blocks, in chunks; whole where that fails, and a warning where nothing was found."""
     spare = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
+    reports: list[GraphReport] = []
+
+    def sink(report: GraphReport) -> None:
+        reports.append(report)
+        publish(report)
+
     try:
-        return compile_planned(gm, example_inputs, options, inductor)
+        compiled = compile_planned(gm, example_inputs, options, inductor, sink)
+        warn_of_idle_chunks(options.setting, reports)
+        return compiled
     except Exception as error:
+        if options.strict:
+            raise
         leave_to_stock("what was to be in chunks", "compiling chunks", reason_of(error))
         whole = options.at(replace(options.setting, chunks=0, token_chunks=0))
         return compile_planned(spare, example_inputs, whole, inductor)

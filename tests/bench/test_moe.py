@@ -16,6 +16,7 @@ from bench.models.moe import (
     balance_loss,
     keep_experts,
 )
+from memsched.inductor.capture.plan_only import plan_only
 
 EXPERTS = 4
 
@@ -130,6 +131,17 @@ def test_experts_that_cannot_be_kept(kept: list[int], error: type[Exception]) ->
 def test_sorted_needs_as_many_experts_for_every_token() -> None:
     with pytest.raises(ValueError, match="needs TokenChoice, not DynamicChoice"):
         MoELayer(8, 16, 4, DynamicChoice(), "sorted")
+
+
+@pytest.mark.plans
+def test_the_sorted_form_is_planned_and_never_above_stock() -> None:
+    """In bfloat16: PyTorch traces no grouped product of another type."""
+    layer = MoELayer(64, 128, EXPERTS, TokenChoice(2), "sorted").to(torch.bfloat16)
+    batch = (torch.randn(2, 64, 64, dtype=torch.bfloat16),)
+    ours, stock = plan_only(layer, batch), plan_only(layer, batch, stock=True)
+    assert len(ours) == len(stock) == 2
+    for report, other in zip(ours, stock, strict=True):
+        assert not report.fallback and report.peak <= other.peak
 
 
 def test_a_balance_loss_that_nobody_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from memsched.inductor.failures import reason_of
+from memsched.inductor.rewrites.idle import warn_of_idle_chunks
 from memsched.inductor.train_step.capture import Captured
 from memsched.inductor.train_step.compile import CompiledStep, Plan, compile_step, plan_step
 from memsched.inductor.train_step.graph import Recipe, build_step
@@ -121,6 +122,8 @@ class Program:
             compiled = compile_step(graph, fake_mode, options.backend, dict(options.inductor or {}), self.names)
         except Exception as error:
             raise NotCompiled from error
+        if recipe.purpose == "update" and compiled.plan.report is not None:
+            warn_of_idle_chunks(options.backend.setting, [compiled.plan.report])
         self._report(compiled.plan, recipe, graph.buckets)
         return compiled
 

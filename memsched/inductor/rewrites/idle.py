@@ -1,0 +1,27 @@
+"""What was asked for by name and found nothing to change: one line, since a user would take it for done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from memsched.levers.setting import Setting
+from memsched.records.report import GraphKind, GraphReport
+
+__all__ = ["warn_of_idle_chunks"]
+
+log = logging.getLogger("memsched")
+
+_FOUND = {
+    "chunk_loss": "no loss that can be computed in so many chunks of tokens",
+    "chunk_tokens": "no blocks whose inside can be computed in so many chunks of tokens",
+}
+
+
+def warn_of_idle_chunks(setting: Setting, reports: Sequence[GraphReport]) -> None:
+    """Warn of parts that `setting` asks for where none of the graphs, planned just now, has any."""
+    trained = [report for report in reports if report.kind in (GraphKind.FORWARD, GraphKind.STEP)]
+    asked = {"chunk_loss": setting.chunks, "chunk_tokens": setting.token_chunks}
+    for name, parts in asked.items():
+        if parts and trained and not any(name in report.rewrites for report in reports):
+            log.warning("memsched: %s=%d changed nothing: %s was found (DEBUG says why)", name, parts, _FOUND[name])
