@@ -70,7 +70,7 @@ def _split(graph: fx.Graph) -> list[fx.Node]:
 
 def _is_rounded_table(node: fx.Node) -> bool:
     """Whether it rounds a table of zeros, to which rows were added and which nobody else reads."""
-    if node.target is not prims.convert_element_type.default or not is_static(node):
+    if node.target is not prims.convert_element_type.default or not is_static(node) or not node.users:
         return False
     table = node.args[0]
     if not isinstance(table, fx.Node) or table.target not in _SCATTERS or len(table.users) != 1:
@@ -78,10 +78,9 @@ def _is_rounded_table(node: fx.Node) -> bool:
     zeros, rows = table.args[0], table.args[_SCATTERS[table.target]]
     if not (_is_zero(zeros) and isinstance(rows, fx.Node) and is_static(rows) and _accumulates(table)):
         return False
-    shape, width = table.meta["val"].shape, rows.meta["val"].shape[-1]
-    picked = table.args[_SCATTERS[table.target] - 1]
-    one_index = len(shape) == 2 and len(picked) == 1 and shape[-1] == width >= _PARTS  # type: ignore[arg-type]
-    return one_index and bytes_of(node) < bytes_of(table)
+    shape, picked = _shape(table), table.args[_SCATTERS[table.target] - 1]
+    by_word = len(shape) == 2 and len(picked) == 1 and _shape(rows)[-1:] == shape[-1:]  # type: ignore[arg-type]
+    return by_word and shape[-1] >= _PARTS and bytes_of(node) < bytes_of(table)
 
 
 def _is_zero(node: Any) -> bool:
