@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx
 from torch._inductor.lowering import register_lowering
 
-__all__ = ["realized"]
+__all__ = ["realize_operator", "realized"]
 
 
 @torch.library.custom_op("memsched::realize", mutates_args=())  # type: ignore[untyped-decorator]
@@ -37,6 +37,9 @@ def _(x: Tensor) -> Tensor:
 def _lower(x: Any) -> Any:
     x.realize()
     return x
+
+
+realize_operator = torch.ops.memsched.realize.default
 
 
 def realized(graph: fx.Graph, value: Any) -> Any:

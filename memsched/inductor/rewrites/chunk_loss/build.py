@@ -28,6 +28,7 @@ from memsched.inductor.rewrites.chunk_loss.passes import Passes
 from memsched.inductor.rewrites.chunk_loss.products import is_product
 from memsched.inductor.rewrites.chunk_loss.region import Region
 from memsched.inductor.rewrites.chunk_loss.rows import Operand, Piece, rest_of, shape_of
+from memsched.inductor.rewrites.realize import realize_operator
 from memsched.inductor.rewrites.traversal import sort_nodes
 
 __all__ = ["PART", "replace_by_chunks"]
@@ -104,7 +105,9 @@ class _Builder:
             for at, node in enumerate(body.outputs):
                 self.results[node] = self._whole(node, [one[at] for one in parts])
             for node, total in products.items():
-                self.results[node] = self._whole(node, [total])
+                # Read as a whole: to the partitioner a result weighs double that is only inlined behind the cut, and
+                # it would rather save what the last product reads, and leave that to the backward.
+                self.results[node] = self._whole(node, [self._emit(realize_operator, (total,))])
         return calls
 
     def _in_place(self, outputs: Sequence[fx.Node]) -> list[fx.Node]:
