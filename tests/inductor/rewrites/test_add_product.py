@@ -79,6 +79,16 @@ def test_the_plan_has_the_gradient_of_the_head_once() -> None:
     assert 4 * LOGITS / 16 < HEAD
 
 
+@pytest.mark.plans
+def test_what_is_saved_is_the_sum_and_not_what_its_last_product_reads() -> None:
+    """The partitioner weighs a result double that is only inlined behind the cut; the last product would come there."""
+    torch.manual_seed(0)
+    _, backward = plan_only(Head(), batch(), BackendOptions(strict=True, chunk_loss=16))
+    assert backward.graph is not None
+    assert HEAD <= backward.graph.start_bytes < HEAD + LOGITS / 16
+    assert backward.peak < HEAD + LOGITS / 16
+
+
 @pytest.mark.compile
 def test_measured_it_is_there_once(no_kernels: None) -> None:
     del no_kernels
