@@ -65,6 +65,11 @@ class Replicas:
         name: str = self.process_group.group_name
         return name
 
+    def begin(self) -> None:
+        """Give all processes the first one's parameters and buffers, as a wrapper does when it is made."""
+        if self.wrapper is None:
+            self.share([*self.model.parameters(), *self.model.buffers()])
+
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give all processes what the first has in `tensors`."""
         first = dist.get_global_rank(self.process_group, 0)
@@ -81,7 +86,7 @@ class Replicas:
 def replicas_of(model: nn.Module, process_group: dist.ProcessGroup | None, bucket_bytes: int | None) -> Replicas | None:
     """Who trains copies of `model`; None where nobody does.
 
-    process_group: of a model that is not wrapped; all get the parameters of its first process.
+    process_group: of a model that is not wrapped.
     bucket_bytes: None for those of the wrapper (`bucket_cap_mb`).
 
     Raises:
@@ -97,9 +102,7 @@ def replicas_of(model: nn.Module, process_group: dist.ProcessGroup | None, bucke
         return Replicas(inner, model.process_group, most, model.broadcast_buffers, model)
     if process_group is None:
         return None
-    replicas = Replicas(model, process_group, BUCKET_BYTES if bucket_bytes is None else bucket_bytes)
-    replicas.share([*model.parameters(), *model.buffers()])
-    return replicas
+    return Replicas(model, process_group, BUCKET_BYTES if bucket_bytes is None else bucket_bytes)
 
 
 def _check_wrapper(model: DistributedDataParallel, process_group: dist.ProcessGroup | None) -> None:

@@ -140,6 +140,7 @@ class TrainStep:
         check_model(self.model)
         check_shards(self.model)
         if self.replicas is not None:
+            self.replicas.begin()
             options = replace(options, inductor={**OVERLAP, **(options.inductor or {})})
         self.loss_fn, self.options = loss_fn, options
         self._given = options
