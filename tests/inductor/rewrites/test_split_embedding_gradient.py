@@ -64,8 +64,8 @@ def rewritten(model: nn.Module) -> int:
 @pytest.mark.compile
 @pytest.mark.parametrize(
     "how",
-    [{}, {"padding": 3}, {"width": 100}, {"width": 136}, {"dtype": torch.float16}],
-    ids=["even", "padding", "narrow columns", "a last part", "float16"],
+    [{"padding": 3, "width": 136}, {"width": 100, "dtype": torch.float16}],
+    ids=["padding, a last part", "float16, narrow columns"],
 )
 def test_every_bit_is_the_same_and_the_peak_a_third_above_the_gradient(how: dict[str, Any]) -> None:
     torch.manual_seed(0)
