@@ -139,6 +139,7 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_IR, "DonatedBuffer", feature="memory model"),
     Needs(_IR, "FallbackKernel", fields=("has_side_effects", "outputs"), feature="memory model"),
     Needs(_IR, "MultiOutput", feature="memory model"),
+    Needs("torch/_higher_order_ops/auto_functionalize.py", "auto_functionalized_v2", feature="chunks"),
     # collectives
     Needs(_IR, "_WaitKernel"),
     Needs(f"{_INDUCTOR}/utils.py", "contains_collective", ("snode",)),

@@ -39,32 +39,32 @@ _PLACE = "reorder_for_compute_comm_overlap_passes"
 _MOST_ROUNDS = 64
 """Of running the passes; behind them the plan stays as it is."""
 
-Pass = str | Callable[[list[Any]], list[Any]]
+_Pass = str | Callable[[list[Any]], list[Any]]
 
 
 class AlreadyRun:
     """Stands in Inductor's config for its overlap passes, which have run in the plan; returns nodes as they come."""
 
-    def __init__(self, passes: Sequence[Pass]) -> None:
+    def __init__(self, passes: Sequence[_Pass]) -> None:
         self.passes = list(passes)
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         return nodes
 
     @classmethod
-    def instead_of(cls, passes: Sequence[Pass]) -> list[Pass]:
+    def instead_of(cls, passes: Sequence[_Pass]) -> list[_Pass]:
         """The config's list for a plan: nothing where there is nothing, and once where it was taken before."""
         return [cls(_unwrapped(passes))] if passes else []
 
 
-def overlap_passes() -> list[Pass]:
+def overlap_passes() -> list[_Pass]:
     """The passes that Inductor would run over the nodes of a graph, none where they are off."""
     if config.deterministic or not config.reorder_for_compute_comm_overlap:
         return []
     return _unwrapped(getattr(config, _PLACE))
 
 
-def _unwrapped(passes: Sequence[Pass]) -> list[Pass]:
+def _unwrapped(passes: Sequence[_Pass]) -> list[_Pass]:
     return [one for some in passes for one in (some.passes if isinstance(some, AlreadyRun) else [some])]
 
 

@@ -10,14 +10,12 @@ and lets it write in place.
 
 from __future__ import annotations
 
-import contextlib
 import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._higher_order_ops.auto_functionalize import auto_functionalized_v2
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
 
 __all__ = ["add_product", "added_in_place"]
@@ -46,10 +44,8 @@ def added_in_place(graph: fx.Graph, total: fx.Node, first: fx.Node, second: fx.N
     target = torch.ops.memsched.add_product.default
     given = {"first": first, "second": second, "_total_base_index": 0, "_all_bases": [total]}
     call = graph.call_function(auto_functionalized_v2, (target,), given)
-    value: Tensor = total.meta["val"]
     # A value of its own: whoever asks what shares memory is not to think that this does.
-    with value.fake_mode if isinstance(value, FakeTensor) else contextlib.nullcontext():
-        call.meta["val"] = (None, torch.empty_like(value))
+    call.meta["val"] = (None, torch.empty_like(total.meta["val"]))
     result = graph.call_function(operator.getitem, (call, 1))
     result.meta["val"] = call.meta["val"][1]
     return call, result

@@ -1,11 +1,14 @@
-"""What the rules ask of a node of a traced graph: is it a view, is it elementwise, how large is its result."""
+"""What the rules ask of a node of a traced graph: a view, elementwise, how large; and new nodes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
 
-__all__ = ["bytes_of", "is_elementwise", "is_static", "is_view", "storage_of"]
+__all__ = ["bytes_of", "call_with_value", "is_elementwise", "is_static", "is_view", "storage_of"]
 
 
 def is_view(node: fx.Node) -> bool:
@@ -41,3 +44,13 @@ def bytes_of(node: fx.Node) -> int:
     value: torch.Tensor = node.meta["val"]
     size: int | torch.SymInt = value.numel()
     return (size if isinstance(size, int) else int(size.node.hint or 0)) * int(value.element_size())
+
+
+def call_with_value(
+    graph: fx.Graph, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> fx.Node:
+    """A new node with its value, computed on those of what it reads; inside of their fake mode."""
+    node = graph.call_function(target, args, dict(kwargs or {}))
+    values = fx.node.map_arg((node.args, node.kwargs), lambda one: one.meta["val"])
+    node.meta["val"] = target(*values[0], **values[1])
+    return node

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, fx
 
 from memsched.inductor.estimate import estimated_peak
-from memsched.inductor.rewrites.nodes import bytes_of, is_elementwise, is_static, is_view
+from memsched.inductor.rewrites.nodes import bytes_of, call_with_value, is_elementwise, is_static, is_view
 
 __all__ = ["split_embedding_gradients"]
 
@@ -102,7 +102,7 @@ def _in_columns(graph: fx.Graph, node: fx.Node) -> fx.Node:
         bounds = list(_bounds(node.meta["val"].shape[-1]))
         parts = [_columns(graph, node, table, start, stop) for start, stop in bounds]
         if total is None:
-            made = _call(graph, aten.cat.default, (parts, -1))
+            made = call_with_value(graph, aten.cat.default, (parts, -1))
         else:
             made = _added(graph, _other_term(graph, total, node), zip(parts, bounds, strict=True))
     whole.replace_all_uses_with(made)
@@ -132,7 +132,7 @@ def _of_one_type(first: fx.Node, second: fx.Node) -> bool:
 def _other_term(graph: fx.Graph, total: fx.Node, node: fx.Node) -> fx.Node:
     """What `node` is added to in `total`; the product of an `addmm` is made here, and rounded as the table is."""
     if total.target is aten.addmm.default:
-        return _call(graph, aten.mm.default, total.args[1:])
+        return call_with_value(graph, aten.mm.default, total.args[1:])
     (other,) = set(total.args) - {node}
     assert isinstance(other, fx.Node)
     return other
@@ -141,9 +141,9 @@ def _other_term(graph: fx.Graph, total: fx.Node, node: fx.Node) -> fx.Node:
 def _added(graph: fx.Graph, to: fx.Node, parts: Iterable[tuple[fx.Node, tuple[int, int]]]) -> fx.Node:
     """`to` with each part added to its columns: Inductor does it in the memory of `to`."""
     for part, (start, stop) in parts:
-        columns = _call(graph, aten.slice.Tensor, (to, -1, start, stop))
-        total = _call(graph, aten.add.Tensor, (columns, part))
-        to = _call(graph, aten.slice_scatter.default, (to, total, -1, start, stop))
+        columns = call_with_value(graph, aten.slice.Tensor, (to, -1, start, stop))
+        total = call_with_value(graph, aten.add.Tensor, (columns, part))
+        to = call_with_value(graph, aten.slice_scatter.default, (to, total, -1, start, stop))
     return to
 
 
@@ -162,35 +162,27 @@ def _columns(graph: fx.Graph, node: fx.Node, table: fx.Node, start: int, stop: i
     zeros, rows = table.args[0], table.args[at]
     assert isinstance(zeros, fx.Node) and isinstance(rows, fx.Node)
     words = zeros.meta["val"].shape[0]
-    part = _call(graph, aten.full.default, ([words, stop - start], *zeros.args[1:]), zeros.kwargs)
+    part = call_with_value(graph, aten.full.default, ([words, stop - start], *zeros.args[1:]), zeros.kwargs)
     some = _columns_of_rows(graph, rows, start, stop)
     arguments = (part, *table.args[1:at], some, *table.args[at + 1 :])
-    added = _call(graph, table.target, arguments, table.kwargs)
-    return _call(graph, node.target, (added, *node.args[1:]), node.kwargs)
+    added = call_with_value(graph, table.target, arguments, table.kwargs)
+    return call_with_value(graph, node.target, (added, *node.args[1:]), node.kwargs)
 
 
 def _columns_of_rows(graph: fx.Graph, rows: fx.Node, start: int, stop: int) -> fx.Node:
     """Columns of `rows`: of what they are computed from, so that nothing wide is computed for all of them."""
     value: Tensor = rows.meta["val"]
     if not is_elementwise(rows) or len(rows.users) > 1:
-        return _call(graph, aten.slice.Tensor, (rows, -1, start, stop))
+        return call_with_value(graph, aten.slice.Tensor, (rows, -1, start, stop))
     arguments = [
         _columns_of_rows(graph, one, start, stop)
         if isinstance(one, fx.Node) and _shape(one)[-1:] == value.shape[-1:]
         else one
         for one in rows.args
     ]
-    return _call(graph, rows.target, tuple(arguments), rows.kwargs)
+    return call_with_value(graph, rows.target, tuple(arguments), rows.kwargs)
 
 
 def _shape(node: fx.Node) -> tuple[Any, ...]:
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else ()
-
-
-def _call(graph: fx.Graph, target: Any, arguments: tuple[Any, ...], keywords: dict[str, Any] | None = None) -> fx.Node:
-    """A node with its value."""
-    node = graph.call_function(target, arguments, keywords or {})
-    values = fx.map_arg((arguments, keywords or {}), lambda one: one.meta["val"])
-    node.meta["val"] = target(*values[0], **values[1])
-    return node

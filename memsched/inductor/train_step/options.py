@@ -56,7 +56,7 @@ class StepOptions:
         if self.process_group is not None and not isinstance(self.process_group, torch.distributed.ProcessGroup):
             raise Refusal(f"option process_group is a {type(self.process_group).__name__}, not a ProcessGroup")
         try:
-            parse_bytes(self.bucket_size or 0)
+            _ = self.bucket_bytes
         except InputError as error:
             raise Refusal(f"option bucket_size: {error}") from None
 
@@ -75,6 +75,7 @@ class StepOptions:
         given = dict(options or {})
         if given.pop("grad_scaler", None) is not None:
             raise Refusal("GradScaler may skip a step after all gradients are known; use bfloat16 autocast without it")
-        own = {name: given.pop(name) for name in {entry.name for entry in fields(cls)[:6]} if name in given}
+        names = {entry.name for entry in fields(cls)} - {"backend", "inductor"}
+        own = {name: given.pop(name) for name in names if name in given}
         backend, inductor = split_options(given)
         return cls(**own, backend=backend, inductor=inductor)

@@ -33,8 +33,7 @@ OVERLAP = {
 }
 """Inductor's passes that move a collective and its wait apart, as far as they see the peak not rise."""
 
-
-BUCKET_BYTES = 25 * 2**20
+_BUCKET_BYTES = 25 * 2**20
 """DistributedDataParallel's own."""
 
 
@@ -102,7 +101,7 @@ def replicas_of(model: nn.Module, process_group: dist.ProcessGroup | None, bucke
         return Replicas(inner, model.process_group, most, model.broadcast_buffers, model)
     if process_group is None:
         return None
-    return Replicas(model, process_group, BUCKET_BYTES if bucket_bytes is None else bucket_bytes)
+    return Replicas(model, process_group, _BUCKET_BYTES if bucket_bytes is None else bucket_bytes)
 
 
 def _check_wrapper(model: DistributedDataParallel, process_group: dist.ProcessGroup | None) -> None:

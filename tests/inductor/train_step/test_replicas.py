@@ -115,7 +115,7 @@ def test_buckets_have_one_type_and_keep_the_order() -> None:
 
 
 @pytest.mark.plans
-@pytest.mark.parametrize("what", ["hook", "inside", "ignored", "DTensor", "bucket"])
+@pytest.mark.parametrize("what", ["hook", "inside", "ignored", "DTensor", "bucket", "no size"])
 def test_what_has_no_place_in_the_step_is_refused_by_name(what: str, four_ranks: None) -> None:
     del four_ranks
     model: nn.Module = Net()
@@ -135,6 +135,8 @@ def test_what_has_no_place_in_the_step_is_refused_by_name(what: str, four_ranks:
         parameters, words = list(model.parameters()), "parameter layers.0.0.weight is a DTensor (FSDP2"
     elif what == "bucket":
         model, options, words = DistributedDataParallel(model), {"bucket_size": "two"}, "'two' is not a size"
+    elif what == "no size":
+        options, words = {"bucket_size": ""}, "option bucket_size: '' is not a size"
     else:
         wrapped = DistributedDataParallel(model)
         wrapped.register_comm_hook(None, lambda _state, bucket: torch.futures.Future())

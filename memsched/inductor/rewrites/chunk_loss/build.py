@@ -28,6 +28,7 @@ from memsched.inductor.rewrites.chunk_loss.passes import Passes
 from memsched.inductor.rewrites.chunk_loss.products import is_product
 from memsched.inductor.rewrites.chunk_loss.region import Region
 from memsched.inductor.rewrites.chunk_loss.rows import Operand, Piece, rest_of, shape_of
+from memsched.inductor.rewrites.nodes import call_with_value
 from memsched.inductor.rewrites.realize import realize_operator
 from memsched.inductor.rewrites.traversal import sort_nodes
 
@@ -254,10 +255,8 @@ class _Builder:
 
     def _emit(self, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> fx.Node:
         """A node whose value is computed on fake tensors."""
-        node = self.graph.call_function(target, args, dict(kwargs or {}))
-        values = fx.node.map_arg((node.args, node.kwargs), lambda one: one.meta["val"])
         with self._fake_mode, torch.no_grad():
-            node.meta["val"] = target(*values[0], **values[1])
+            node = call_with_value(self.graph, target, args, kwargs)
         self._note_origin(node, self.region.head)
         self.new.add(node)
         return node
