@@ -50,6 +50,8 @@ test-torch:  ## what every supported torch must do, under VERSION=2.15.0 of it, 
 	test -e $(TORCH_VENV)/.ready || $(PYTHON) -m venv $(TORCH_VENV)
 	test -e $(TORCH_VENV)/.ready || PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/python -m pip install -q \
 		--disable-pip-version-check "torch==$(VERSION)" numpy pytest pytest-timeout hypothesis
+	test -e $(TORCH_VENV)/.ready || PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/python -m pip install -q \
+		--disable-pip-version-check --no-deps -e .
 	touch $(TORCH_VENV)/.ready
 	PYTHONPATH=. $(TORCH_VENV)/bin/python -m pytest tests/versions
 
