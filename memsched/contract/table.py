@@ -140,6 +140,9 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_IR, "FallbackKernel", fields=("has_side_effects", "outputs"), feature="memory model"),
     Needs(_IR, "MultiOutput", feature="memory model"),
     Needs("torch/_higher_order_ops/auto_functionalize.py", "auto_functionalized_v2", feature="chunks"),
+    Needs("torch/_C/_autograd.pyi", "_enable_profiler_legacy", ("config",), feature="measured workspaces"),
+    Needs("torch/_C/_autograd.pyi", "_disable_profiler_legacy", feature="measured workspaces"),
+    Needs(f"{_INDUCTOR}/graph.py", "GraphLowering.decide_layout_opt", ("gm", "is_inference"), feature="rewrites"),
     # collectives
     Needs(_IR, "_WaitKernel"),
     Needs(f"{_INDUCTOR}/utils.py", "contains_collective", ("snode",)),

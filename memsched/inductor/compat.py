@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch._inductor.compile_fx as compile_fx
+from torch import fx
 from torch._inductor import config, cpu_vec_isa, custom_graph_pass
 from torch._inductor.codegen import cpp
 from torch._inductor.codegen.common import DataTypePropagation
 from torch._inductor.cudagraph_utils import BoxedDeviceIndex
 from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.graph import GraphLowering
 from torch._inductor.utils import BoxedBool
+from torch.autograd import ProfilerConfig, ProfilerState
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import SchedulerNode
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ESTIMATE_IS_EXACT",
     "SUPPORTED",
+    "MemoryOfThread",
     "SchedulerPass",
     "as_one_pass",
     "graph_numbers_kept",
     "inner_compile_arguments",
+    "lays_channels_last",
     "tiled_loops",
     "unsupported_reason",
 ]
@@ -54,6 +59,11 @@ except ImportError:
 
 _TAKES_LISTS = hasattr(custom_graph_pass, "get_custom_graph_passes")
 """Whether the passes over traced graphs may be lists."""
+
+
+def lays_channels_last(graph: fx.Graph) -> bool:
+    """Whether Inductor lays the images of a traced graph's convolutions out with the channels last, in training."""
+    return bool(GraphLowering.decide_layout_opt(graph.owning_module, is_inference=False))
 
 
 def inner_compile_arguments() -> dict[str, Any]:
@@ -127,3 +137,29 @@ def unsupported_reason(version: str = torch.__version__) -> str | None:
     if match and first <= (int(match[1]), int(match[2])) <= last:
         return None
     return f"torch {version} is not between {first[0]}.{first[1]} and {last[0]}.{last[1]}"
+
+
+class MemoryOfThread:
+    """The most that one thread allocates on CPU within the context: `peak`, in bytes, above what was there before.
+
+    PyTorch's older profiler, which watches one thread, costs a millisecond, and does not mind one of the user's on
+    another thread.  The newer one takes half a second to start, and there may be but one.
+    """
+
+    EXISTS = hasattr(torch._C._autograd, "_enable_profiler_legacy")
+    """Whether this PyTorch has it."""
+
+    peak = 0
+
+    def __enter__(self) -> MemoryOfThread:
+        extra = torch._C._profiler._ExperimentalConfig()
+        counted = (False, True, False, False, False)  # shapes, memory, stacks, FLOPs, modules
+        torch._C._autograd._enable_profiler_legacy(ProfilerConfig(ProfilerState.CPU, *counted, extra))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        live = 0
+        for event in itertools.chain.from_iterable(torch._C._autograd._disable_profiler_legacy()):
+            if event.kind() == "memory_alloc":
+                live += event.cpu_memory_usage()
+                self.peak = max(self.peak, live)

@@ -6,53 +6,35 @@ estimate of Inductor does not:
 
     x, w  ──> convolution ──> y          alive while it runs: x, w, y and another w
 
-The sizes follow the sources where they tell (ATen/native/cpu/FlashAttentionKernel.cpp), else they were calibrated
-with `memsched.inductor.bytes.measure` on torch 2.13 (oneDNN 3, AVX-512); `tests/inductor/storages/test_workspaces.py`
-holds them to the allocator.  What convolutions of fewer than 16 channels take is up to 20 KiB more.  What is not in the
-table counts as 0: products of bfloat16, whose scratch depends on the processor; `sort` and `topk`, which add little;
-convolutions of images that are not channels-last, which Inductor only makes without its `layout_optimization`.  On CUDA
-nothing is in the table: what cuDNN and cuBLAS take depends on the GPU and cannot be measured without one.
+Products in single precision copy what BLAS cannot read, and nothing else.  Every other operator of the table is called
+once and measured (`memsched.inductor.storages.library_calls`).  What is too large for that takes what the table says:
+by the sources where they tell (ATen/native/cpu/FlashAttentionKernel.cpp), else as it was calibrated with
+`memsched.inductor.bytes.measure` on torch 2.13 (oneDNN 3, AVX-512), for images with the channels last;
+`tests/inductor/storages/test_workspaces.py` holds it to the allocator.  What is not in the table counts as 0: `sort` and
+`topk`, which add little.  On CUDA nothing is in it: what cuDNN and cuBLAS take depends on the GPU and cannot be
+measured without one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._inductor import ir
-from torch.utils._pytree import tree_leaves
 
 from memsched.core.graph import Graph
+from memsched.inductor.storages.library_calls import LibraryCall, Operand, library_call, measured_workspace
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
 
-__all__ = ["Operand", "with_workspaces", "workspace"]
+__all__ = ["with_workspaces", "workspace"]
 
 _BLOCK = 16
 """oneDNN's blocked layouts hold channels in blocks of this many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """A tensor that an operator reads: sizes and strides in elements, and bytes of one element."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    itemsize: int = 4
-
-    @property
-    def bytes(self) -> int:
-        """What it takes when dense."""
-        return math.prod(self.size) * self.itemsize
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether its channels, dimension 1, lie next to each other."""
-        return self.stride[1] == 1
 
 
 def with_workspaces(graph: Graph, nodes: Sequence[BaseSchedulerNode], inner: Mapping[int, int]) -> Graph:
@@ -83,7 +65,7 @@ def _product(operands: Sequence[Operand], _constants: Sequence[Any]) -> int:
     a batch it is given one pair at a time.
     """
     copied = (matrix for matrix in operands[-2:] if not _has_dense_lines(matrix))
-    return sum(math.prod(matrix.size[-2:]) * matrix.itemsize for matrix in copied)
+    return sum(math.prod(matrix.size[-2:]) * matrix.dtype.itemsize for matrix in copied)
 
 
 def _has_dense_lines(matrix: Operand) -> bool:
@@ -201,23 +183,14 @@ def _workspace_of(node: BaseSchedulerNode) -> int:
     device = node.get_device()
     if not isinstance(kernel, ir.ExternKernel) or device is None or device.type != "cpu":
         return 0
-    packet = getattr(kernel.op_overload, "overloadpacket", None)
-    operator = getattr(packet, "__name__", "")
-    if operator not in _RULES:
+    call = library_call(kernel)
+    if call is None:
         return 0
-    operands = [operand for operand in map(_operand, kernel.inputs) if operand is not None]
-    if len(operands) < len(kernel.inputs):
-        return 0
-    named = [kernel.kwargs[name] for name in kernel.ordered_kwargs_for_cpp_kernel if name in kernel.kwargs]
-    return workspace(operator, operands, tree_leaves((kernel.constant_args, named)))
+    measured = None if _rule_is_exact(call) else measured_workspace(call)
+    return workspace(call.name, call.operands, call.constants) if measured is None else measured
 
 
-def _operand(tensor: Any) -> Operand | None:
-    """None for one of a symbolic shape, or without a layout."""
-    layout = tensor.maybe_get_layout()
-    if not isinstance(layout, ir.Layout):
-        return None
-    sizes, strides = list(layout.size), list(layout.stride)
-    if not all(getattr(number, "is_number", isinstance(number, int)) for number in (*sizes, *strides)):
-        return None
-    return Operand(tuple(map(int, sizes)), tuple(map(int, strides)), layout.dtype.itemsize)
+def _rule_is_exact(call: LibraryCall) -> bool:
+    """A product in single or double precision goes to BLAS, which takes memory of its own, unless less is asked for."""
+    precise = torch.get_float32_matmul_precision() == "highest"
+    return _RULES.get(call.name) is _product and precise and all(of.dtype.itemsize >= 4 for of in call.operands)

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from memsched.inductor.bytes.measure import trace_memory
-from memsched.inductor.storages.workspaces import Operand, workspace
+from memsched.inductor.storages.library_calls import Operand
+from memsched.inductor.storages.workspaces import workspace
 
 aten = torch.ops.aten
 pytestmark = pytest.mark.skipif(
@@ -46,7 +47,7 @@ CONVOLUTIONS = [
 
 
 def operands(*tensors: Tensor) -> list[Operand]:
-    return [Operand(tuple(t.shape), tuple(t.stride()), t.itemsize) for t in tensors]
+    return [Operand(tuple(t.shape), tuple(t.stride()), t.dtype) for t in tensors]
 
 
 def peak_and_outputs(call: Callable[[], Any]) -> tuple[int, int]:
