@@ -8,9 +8,11 @@ the gradient of the input is what the rest of the backward waits for:
     dy, w ──> convolution_backward ──> dx ──> …         two: dw comes when there is room.  Late layers have small
     dy, x ──> convolution_backward ──> dw               images and large weights, so to keep dy and x costs less
 
-For dw the library asks the weights only how large they are and how they lie.  If not as the images do, it would copy
-them first, so it is given a view of the same memory that does (Inductor's own kernel for dw is given an empty tensor,
-`call_aten_dw` in torch/_inductor/kernel/conv.py).
+For dw the library asks the weights only how large they are and how they lie, and for dx the images.  If not as the
+other operands do, it would copy them first.  So for dw it is given the weights' memory, viewed as if the channels came
+last where the images' do (Inductor's own kernel for dw is given an empty tensor, `call_aten_dw` in
+torch/_inductor/kernel/conv.py), and for dx it is given dy in the place of images of the same size.  What both parts
+read is laid out once, in front of them: Inductor would make a copy for each.
 
 Claim: the same calls of the library run on the same operands, so every bit of the results is the same; an order that
 puts the two side by side, dx first, needs no more than the one operator did.
@@ -19,9 +21,14 @@ puts the two side by side, dx first, needs no more than the one operator did.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import fx
+from torch._inductor.inductor_prims import force_stride_order
+
+from memsched.inductor.compat import lays_channels_last
+from memsched.inductor.rewrites.realize import realize_operator
 
 __all__ = ["split_convolution_gradients"]
 
@@ -60,34 +67,77 @@ def _is_depthwise(node: fx.Node) -> bool:
 def _split(graph: fx.Graph, node: fx.Node) -> fx.Node:
     to_bias = node.args[_MASK][2]
     with graph.inserting_before(node):
-        to_weights = _part(graph, node, [False, True, to_bias])
-        to_input = _part(graph, node, [True, False, False])
-    with graph.inserting_before(to_weights):
-        to_weights.update_arg(_WEIGHTS, _as_images_lie(graph, node))
+        if _channels_come_last(graph, node):
+            to_weights_reads, to_input_reads = _laid_out(graph, node)
+        else:
+            to_weights_reads = to_input_reads = node.args[: _WEIGHTS + 1]
+        to_weights = _part(graph, node, to_weights_reads, [False, True, to_bias])
+        to_input = _part(graph, node, to_input_reads, [True, False, False])
     for result in list(node.users):
         result.replace_input_with(node, to_input if result.args[1] == 0 else to_weights)
     graph.erase_node(node)
     return to_weights
 
 
-def _part(graph: fx.Graph, node: fx.Node, mask: list[bool]) -> fx.Node:
-    part = graph.call_function(aten.convolution_backward.default, (*node.args[:_MASK], mask))
+def _laid_out(graph: fx.Graph, node: fx.Node) -> tuple[tuple[fx.Node, ...], tuple[fx.Node, ...]]:
+    """Gradient, images and weights for either part, with the channels last: to the weights, to the input."""
+    gradient, images, weights = node.args[: _WEIGHTS + 1]
+    dy, x = _channels_last(graph, gradient), _channels_last(graph, images)
+    if _are_alike(dy, x):
+        asked = dy
+    elif images.op == "placeholder":
+        asked = _viewed_channels_last(graph, images)  # in memory anyway, and x may be a copy
+    else:
+        asked = x
+    return (dy, x, _viewed_channels_last(graph, weights)), (dy, asked, weights)
+
+
+def _are_alike(one: fx.Node, other: fx.Node) -> bool:
+    one, other = one.meta["val"], other.meta["val"]
+    return bool(one.shape == other.shape and one.dtype == other.dtype)
+
+
+def _part(graph: fx.Graph, node: fx.Node, reads: Sequence[fx.Node], mask: list[bool]) -> fx.Node:
+    how = node.args[_WEIGHTS + 1 : _MASK]
+    part = graph.call_function(aten.convolution_backward.default, (*reads, *how, mask))
     gradients = zip(node.meta["val"], mask, strict=True)
     part.meta = node.meta | {"val": tuple(gradient if wanted else None for gradient, wanted in gradients)}
     return part
 
 
-def _as_images_lie(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """The weights, or if the channels of the images come last and theirs do not, their memory viewed as if they did."""
+def _channels_come_last(graph: fx.Graph, node: fx.Node) -> bool:
+    """Whether the library will work with the channels last: one of the two lies so, or Inductor lays all of them so."""
     images, weights = (argument.meta["val"] for argument in (node.args[_IMAGES], node.args[_WEIGHTS]))
-    last = torch.channels_last
     if not all(isinstance(size, int) for size in (*images.shape, *weights.shape)):
-        return node.args[_WEIGHTS]  # asked how it lies, a symbolic shape would guard the compiled code
-    if images.dim() != 4 or not images.is_contiguous(memory_format=last) or images.is_contiguous():
-        return node.args[_WEIGHTS]
-    if weights.is_contiguous(memory_format=last) or not weights.is_contiguous():
-        return node.args[_WEIGHTS]
-    strides = torch.empty_like(weights, memory_format=last).stride()
-    view = graph.call_function(aten.as_strided.default, (node.args[_WEIGHTS], list(weights.shape), list(strides)))
-    view.meta["val"] = aten.as_strided.default(weights, weights.shape, strides)
+        return False  # asked how it lies, a symbolic shape would guard the compiled code
+    if images.dim() != 4:
+        return False
+    return _lies_last(images) or _lies_last(weights) or lays_channels_last(graph)
+
+
+def _lies_last(value: torch.Tensor) -> bool:
+    return bool(value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous())
+
+
+def _channels_last(graph: fx.Graph, tensor: fx.Node) -> fx.Node:
+    """`tensor` in memory with its channels last; a copy only where it is not computed so."""
+    value = tensor.meta["val"]
+    if value.is_contiguous(memory_format=torch.channels_last):
+        return tensor
+    laid = value.contiguous(memory_format=torch.channels_last)
+    in_memory = graph.call_function(realize_operator, (tensor,))
+    in_memory.meta["val"] = value
+    node = graph.call_function(force_stride_order, (in_memory, list(laid.stride())))
+    node.meta["val"] = laid
+    return node
+
+
+def _viewed_channels_last(graph: fx.Graph, tensor: fx.Node) -> fx.Node:
+    """The memory of `tensor`, viewed as if the channels came last; its values end up in other places."""
+    value, last = tensor.meta["val"], torch.channels_last
+    if value.is_contiguous(memory_format=last) or not value.is_contiguous():
+        return tensor
+    strides = torch.empty_like(value, memory_format=last).stride()
+    view = graph.call_function(aten.as_strided.default, (tensor, list(value.shape), list(strides)))
+    view.meta["val"] = aten.as_strided.default(value, value.shape, strides)
     return view
