@@ -6,7 +6,7 @@ those of `extract_graph`, so mutations and renamed buffers are already followed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -42,7 +42,7 @@ def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Pie
         size = max(_storage_bytes(buffer.name), spans.get(buffer.name, 0))
         name_is_local = buffer.name in local and not buffer.kept
         pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
-    return pieces | dict(_unread_results(nodes)) | dict(_handed_over(nodes))
+    return pieces | dict(_unread_inputs(graph, freed or ())) | dict(_unread_results(nodes)) | dict(_handed_over(nodes))
 
 
 def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
@@ -81,6 +81,13 @@ def _freed_inputs() -> set[str] | None:
     if not graph.is_backward or graph.bw_donated_idxs is None:
         return None
     return set(graph.scheduler.name_to_donated_buffer)
+
+
+def _unread_inputs(graph: Graph, freed: Collection[str]) -> Iterator[tuple[str, Piece]]:
+    """Saved tensors that turned out not to be needed: no line of the code deletes them, so the call holds them."""
+    read = {buffer.name for buffer in graph.buffers}
+    for name in sorted(set(freed) - read):
+        yield name, Piece(_storage_bytes(name), None, frozenset(), kept=True)
 
 
 def _handed_over(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
