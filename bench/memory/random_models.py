@@ -1,10 +1,12 @@
 """Is the model the allocator, and is nothing above stock?  On models that nobody chose: operators in random order.
 
-    python -m bench random-models --seeds 0 100          about four minutes on two cores
+    python -m bench random-models --seeds 0 60           300 models, about half an hour
+    python -m bench random-models --family images        convolutions only
     python -m bench random-models --table                only the table, from the rows that are there
 
 Each model is planned for stock and for memsched, then compiled both ways with kernels that do nothing: the generated
-wrappers allocate and free their real bytes, which the profiler counts over a whole step.  Rows go to
+wrappers allocate and free their real bytes, and libraries their scratch, which the profiler counts over a whole step.
+The families of models are those of `bench.models.random_operators`.  Rows go to
 bench/results/random_models.json, the table to random_models.md.
 """
 
@@ -14,14 +16,14 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.memory.no_kernels import kernels_that_do_nothing
-from bench.models.random_operators import step
+from bench.models.random_operators import Family, step
 from bench.paths import RESULTS
 from memsched.files.json_file import atomic_write
 from memsched.inductor.bytes.measure import measure_peak
@@ -30,6 +32,7 @@ from memsched.inductor.capture.plan_only import plan_only
 __all__ = ["compare", "main", "markdown"]
 
 Row = dict[str, Any]
+_Rows = dict[tuple[str, int], Row]
 _SCALARS = 64
 """Bytes of scalars that live between the two graphs of a step, which no plan has."""
 
@@ -45,39 +48,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not file.parent.is_dir():
         print(f"bench random-models: --output {options.output} is no folder", file=sys.stderr)
         return 2
-    rows: dict[int, Row] = {row["seed"]: row for row in (json.loads(file.read_text()) if file.exists() else [])}
-    for seed in [] if options.table else range(first, end):
-        if seed not in rows or options.again:
-            print(f"seed {seed}", file=sys.stderr, flush=True)
-            rows[seed] = compare(seed)
-            _write(file, rows)
+    rows: _Rows = {_key(row): row for row in (json.loads(file.read_text()) if file.exists() else [])}
+    for family in [] if options.table else options.family or [family.value for family in Family]:
+        for seed in range(first, end):
+            if (family, seed) not in rows or options.again:
+                print(f"{family} {seed}", file=sys.stderr, flush=True)
+                rows[family, seed] = compare(seed, Family(family))
+                _write(file, rows)
     found = _write(file, rows)
     atomic_write(file.with_suffix(".md"), markdown(found).encode())
     print(markdown(found))
     return int(any(row["memsched"] > row["stock"] for row in found))
 
 
-def _write(file: Path, rows: Mapping[int, Row]) -> list[Row]:
-    """All rows into the file, by seed, which are returned."""
-    found = [rows[seed] for seed in sorted(rows)]
+def _key(row: Row) -> tuple[str, int]:
+    return row["family"], row["seed"]
+
+
+def _write(file: Path, rows: _Rows) -> list[Row]:
+    """All rows into the file, by family and seed, which are returned."""
+    order = [family.value for family in Family]
+    found = sorted(rows.values(), key=lambda row: (order.index(row["family"]), row["seed"]))
     atomic_write(file, (json.dumps(found, indent=1) + "\n").encode())
     return found
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench random-models", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seeds", nargs=2, type=int, default=(0, 100), metavar=("FIRST", "END"))
+    families = [family.value for family in Family]
+    parser.add_argument("--family", action="append", choices=families, help="may be given more than once; all")
+    parser.add_argument("--seeds", nargs=2, type=int, default=(0, 60), metavar=("FIRST", "END"))
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--table", action="store_true", help="only the table, from the rows that are there")
     parser.add_argument("--output", default=str(RESULTS), help="folder of rows and table")
     return parser
 
 
-def compare(seed: int) -> Row:
+def compare(seed: int, family: Family = Family.FLOAT32) -> Row:
     """Planned and measured bytes of one step, and kernels, of stock and of memsched."""
-    row: Row = {"seed": seed}
+    row: Row = {"family": family.value, "seed": seed}
     for way, stock in (("stock", True), ("memsched", False)):
-        model, batch = step(seed)
+        model, batch = step(seed, family)
         reports = plan_only(model, batch, stock=stock)
         row[f"{way}_planned"] = max(report.emitted_peak or report.peak for report in reports)
         row[f"{way}_kernels"] = sum(report.kernels for report in reports)
@@ -101,22 +112,33 @@ def _warm(call: Callable[[], None]) -> Callable[[], None]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """What holds for all of them, as a table."""
+    """What holds for the models of each family, and for all of them, as two tables."""
     if not rows:
         return "No rows.\n"
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        families.setdefault(row["family"], []).append(row)
+    all_of_them = {**families, "all": list(rows)} if len(families) > 1 else families
+    truth = ["| planned = measured | models | exact | within 0.5% | within 2% | worst |", "|---|---|---|---|---|---|"]
+    gain = [
+        "| peak of the step over stock's | mean | least | largest | above stock | kernels |",
+        "|---|---|---|---|---|---|",
+    ]
+    for family, some in all_of_them.items():
+        truth += [_truth(f"{family}, {way}", some, way) for way in ("stock", "memsched")]
+        gain.append(_gain(family, some))
+    return "\n".join([*truth, "", *gain]) + "\n"
+
+
+def _truth(name: str, rows: Sequence[Row], way: str) -> str:
+    errors = [max(0, abs(row[way] - row[f"{way}_planned"]) - _SCALARS) / row[way] for row in rows]
+    shares = " | ".join(f"{sum(error <= most for error in errors) / len(rows):.0%}" for most in (0, 0.005, 0.02))
+    return f"| {name} | {len(rows)} | {shares} | {max(errors):.1%} |"
+
+
+def _gain(name: str, rows: Sequence[Row]) -> str:
     ratios = [row["memsched"] / row["stock"] for row in rows]
-    lines = ["| models | exact | within 0.5% | within 2% | worst |", "|---|---|---|---|---|"]
-    for way in ("stock", "memsched"):
-        errors = [max(0, abs(row[way] - row[f"{way}_planned"]) - _SCALARS) / row[way] for row in rows]
-        shares = [sum(error <= most for error in errors) / len(rows) for most in (0, 0.005, 0.02)]
-        cells = " | ".join(f"{share:.0%}" for share in shares)
-        lines.append(f"| {len(rows)}, planned = measured, {way} | {cells} | {max(errors):.1%} |")
     above = sum(ratio > 1 for ratio in ratios)
     kernels = sum(row["memsched_kernels"] for row in rows) / sum(row["stock_kernels"] for row in rows)
-    lines += [
-        "",
-        f"Peak of the step over stock's, measured: geometric mean {statistics.geometric_mean(ratios):.3f}, "
-        f"least {min(ratios):.3f}, largest {max(ratios):.3f}; {above} above stock. "
-        f"Kernels over stock's: {kernels:.2f}.",
-    ]
-    return "\n".join(lines) + "\n"
+    mean = statistics.geometric_mean(ratios)
+    return f"| {name} | {mean:.3f} | {min(ratios):.3f} | {max(ratios):.3f} | {above} | {kernels:.2f} |"
