@@ -11,29 +11,34 @@ device and no memory is needed.  Of the step peak
     transients            everything that comes and goes
     workspace             of cuBLAS, which PyTorch takes from the same allocator and keeps
 
-What cannot be seen from here (the CUDA context, fragmentation, workspaces of cuDNN, autotuning, the optimizer's own
-step) must fit into a reserve, which the verdict leaves free.
+A step may peak in the optimizer, where all gradients and what it allocates itself need more than the graphs did
+(`memsched.inductor.optimizer_step`).  What cannot be seen from here (the CUDA context, fragmentation, workspaces of
+cuDNN, autotuning) must fit into a reserve, which the verdict leaves free.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memsched.core.sizes import InputError
 from memsched.records.report import GraphKind
+from memsched.records.step import OptimizerStep
 
 if TYPE_CHECKING:
     from memsched.inductor.cuda_without_gpu import StepPlan
 
-__all__ = ["DEVICES", "Prediction", "StepPlanner", "largest_that_fits", "predict"]
+__all__ = ["DEVICES", "OPTIMIZER_STEP", "Prediction", "StepPlanner", "largest_that_fits", "predict"]
 
 DEVICES = ("cuda", "cpu")
 
 _CUBLAS_WORKSPACE = 32 << 20
 """Default of aten/src/ATen/cuda/CublasHandlePool.cpp on Hopper and Blackwell; older GPUs take 8 MiB."""
+
+OPTIMIZER_STEP = "optimizer step"
+"""Where a step peaks that peaks in no graph."""
 
 Progress = Callable[[str], None]
 
@@ -42,7 +47,7 @@ Progress = Callable[[str], None]
 class Prediction:
     """The peak of one step by its parts; bytes.
 
-    way: "memsched" or "stock"; graph: the graph in which the step peaks; kernels: of all graphs.
+    way: "memsched" or "stock"; graph: where the step peaks, a graph or `OPTIMIZER_STEP`; kernels: of all graphs.
     optimizer_state: None when no optimizer was given, or when its state cannot be told.
     modelled: what memsched's model of memory says of `replayed`, the bytes of the graphs above what the caller holds.
     bound: what no order of the kernels of the graph that peaks undercuts, in that model; 0: not asked for.
@@ -92,7 +97,7 @@ def predict(plan: StepPlan) -> Prediction:
         live += graph.retained
     at_backward = highest in backward
     report, held = highest.report, plan.held
-    return Prediction(
+    in_graphs = Prediction(
         way=plan.way,
         graph=report.name,
         kernels=sum(one.kernels for one in plan.reports),
@@ -108,6 +113,23 @@ def predict(plan: StepPlan) -> Prediction:
         modelled=report.peak,
         bound=report.lower_bound,
     )
+    return _in_optimizer(in_graphs, held.update) if held.update is not None and backward else in_graphs
+
+
+def _in_optimizer(step: Prediction, update: OptimizerStep) -> Prediction:
+    """The moment in which the optimizer needs the most; `step`, if its graphs need more."""
+    there = update.gradients + update.temporaries
+    later = replace(
+        step,
+        graph=OPTIMIZER_STEP,
+        gradients=update.gradients,
+        saved=0,
+        transients=update.temporaries,
+        replayed=there,
+        modelled=there,
+        bound=0,
+    )
+    return max(step, later, key=lambda prediction: prediction.peak)
 
 
 class StepPlanner:

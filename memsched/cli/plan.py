@@ -14,14 +14,14 @@ from memsched.cli.text import print_columns
 from memsched.cli.variation import Range, Values, Variation, find_largest, parse_sizes, parse_variation, plan_values
 from memsched.core.gpus import GPUS, memory_of
 from memsched.core.sizes import InputError, parse_bytes
-from memsched.planning import Prediction, StepPlanner
+from memsched.planning import OPTIMIZER_STEP, Prediction, StepPlanner
 from memsched.render.text.words import format_bytes
 
 __all__ = ["COMMANDS"]
 
 _RESERVE = "1GiB"
 
-_NOT_SEEN = "the CUDA context, fragmentation, workspaces of cuDNN, the optimizer's own step"
+_NOT_SEEN = "the CUDA context, fragmentation, workspaces of cuDNN"
 
 
 _EXAMPLES = """examples:
@@ -156,10 +156,14 @@ def _print(
     print_columns(rows, right=range(1, len(rows[0])))
     print(_bound_words(predictions[-1]))
     if room is not None:
-        print(f"left free: {format_bytes(parse_bytes(arguments.reserve))} for what is not seen ({_NOT_SEEN})")
+        unknown = predictions[-1].optimizer_state is None and not arguments.inference
+        not_seen = f"{_NOT_SEEN}, the optimizer's own step" if unknown else _NOT_SEEN
+        print(f"left free: {format_bytes(parse_bytes(arguments.reserve))} for what is not seen ({not_seen})")
 
 
 def _bound_words(prediction: Prediction) -> str:
+    if prediction.graph == OPTIMIZER_STEP:
+        return "the optimizer's step peaks: all gradients are there; memsched.train_step lets them die as they are born"
     if not prediction.bound:
         return "how far memsched's order is from the best one is not known"
     gap = prediction.modelled / prediction.bound - 1

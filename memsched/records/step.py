@@ -16,7 +16,21 @@ from dataclasses import dataclass, field
 
 from memsched.records.report import GraphReport
 
-__all__ = ["Experiment", "HeldBytes", "MeasuredCurve", "PlannedStep"]
+__all__ = ["Experiment", "HeldBytes", "MeasuredCurve", "OptimizerStep", "PlannedStep"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerStep:
+    """What an optimizer needs beside the parameters; bytes.
+
+    state: what it holds after its first step.
+    gradients: of all parameters that it updates, which are alive while it makes a step.
+    temporaries: the most that its step allocates at once beyond those.
+    """
+
+    state: int
+    gradients: int
+    temporaries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,7 @@ class HeldBytes:
     gradients: those that exist before the step, which the backward adds to.
     optimizer_state: after the first step; None when no optimizer was given, or its state cannot be found out.
     batch: the arguments of the model.
+    update: what the optimizer's own step needs, after the graphs; None when that cannot be found out.
     """
 
     parameters: int = 0
@@ -33,6 +48,7 @@ class HeldBytes:
     gradients: int = 0
     optimizer_state: int | None = None
     batch: int = 0
+    update: OptimizerStep | None = None
 
     @property
     def total(self) -> int:

@@ -139,6 +139,9 @@ class Breaking(nn.Linear):
 def fails(): return nn.Linear(3, 3), (torch.randn(2, 4),)
 def no_loss(): return nn.Linear(3, 3).requires_grad_(False), (torch.randn(2, 3),)
 def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
+def updates(foreach):
+    model = nn.Sequential(nn.Linear(512, 512, bias=False), nn.ReLU())
+    return model, (torch.randn(2, 512),), torch.optim.AdamW(model.parameters(), foreach=bool(foreach))
 """
 
 
@@ -183,6 +186,19 @@ def test_parts_add_up_to_what_the_replay_and_the_caller_hold(project: Path, caps
         held = way["parameters"] + way["buffers"] + way["batch"] + way["optimizer_state"]
         assert way["peak"] == held + way["replayed"] + way["workspace"]
         assert way["replayed"] == way["gradients"] + way["saved"] + way["transients"]
+
+
+def test_a_step_may_peak_in_the_optimizer(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """While it updates, all gradients are there; with foreach also the roots of all second moments."""
+    weights = 512 * 512 * 4
+    code, out, _ = plan(capsys, "wrong:updates", "--device", "cpu", "--vary", "foreach=0,1", "--json")
+    assert code == 0
+    for entry in json.loads(out)["plans"]:
+        for way in entry["ways"]:
+            assert way["graph"] == "optimizer step"
+            assert way["gradients"] == weights and way["transients"] >= weights
+    code, out, _ = plan(capsys, "wrong:updates", "--device", "cpu", "--vary", "foreach=1", "--inference")
+    assert code == 0 and "optimizer step" not in out
 
 
 @pytest.mark.parametrize(("limit", "answer"), [(99, None), (100, 1), (145, 5), (1099, 99), (1100, 100), (10**9, 100)])

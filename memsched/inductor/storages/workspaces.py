@@ -10,9 +10,9 @@ Products in single precision copy what BLAS cannot read, and nothing else.  Ever
 once and measured (`memsched.inductor.storages.library_calls`).  What is too large for that takes what the table says:
 by the sources where they tell (ATen/native/cpu/FlashAttentionKernel.cpp), else as it was calibrated with
 `memsched.inductor.bytes.measure` on torch 2.13 (oneDNN 3, AVX-512), for images with the channels last;
-`tests/inductor/storages/test_workspaces.py` holds it to the allocator.  What is not in the table counts as 0: `sort` and
-`topk`, which add little.  On CUDA nothing is in it: what cuDNN and cuBLAS take depends on the GPU and cannot be
-measured without one.
+`tests/inductor/storages/test_workspaces.py` holds it to the allocator.  What is not in the table counts as 0, `sort`
+and `topk` among it, which add little.  On CUDA nothing is in it: what cuDNN and cuBLAS take depends on the GPU and
+cannot be measured without one.
 """
 
 from __future__ import annotations
