@@ -13,15 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memsched.core.sizes import InputError
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
-from memsched.planning import DEVICES
+from memsched.planning import CUBLAS_WORKSPACE, DEVICES
 from memsched.render.text.fit import fit_text, fit_to_json
 
-__all__ = ["Fit", "fit", "fit_target"]
+if TYPE_CHECKING:
+    from memsched.inductor.options import BackendOptions
+
+__all__ = ["Fit", "FitPlanner", "fit"]
 
 OnRung = Callable[[Rung], None]
 
@@ -32,10 +35,16 @@ def _ignore(_rung: Rung) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The ladder of one step; train_step: whether the optimizer's update is part of it."""
+    """The ladder of one step.
+
+    train_step: whether the optimizer's update is part of it.
+    held: bytes of the caller during the step: parameters, state of the optimizer, batch; on CUDA also the workspace of
+        cuBLAS.  Peaks of the ladder are above them; None: not asked for.
+    """
 
     ladder: Ladder
     train_step: bool
+    held: int | None = None
 
     @property
     def options(self) -> dict[str, int | float]:
@@ -47,12 +56,17 @@ class Fit:
         """Whether the budget is met; True without one."""
         return self.ladder.fits
 
+    @property
+    def needed(self) -> int:
+        """Bytes of the device that the chosen rung needs, with what the caller holds."""
+        return (self.held or 0) + self.ladder.chosen.peak
+
     def to_json(self) -> dict[str, Any]:
         """A `memsched-fit/1` object."""
-        return fit_to_json(self.ladder, self.train_step)
+        return fit_to_json(self.ladder, self.train_step, self.held)
 
     def __str__(self) -> str:
-        return fit_text(self.ladder, self.train_step)
+        return fit_text(self.ladder, self.train_step, self.held)
 
 
 def fit(
@@ -72,7 +86,8 @@ def fit(
     budget: bytes ("24GiB") or a share ("0.5x") of what stock's orders need; without one, as far down as it goes.
     levers: "auto", or names of `memsched.levers.setting.Lever`.
     options: further options of the backend; on_rung: told each rung as it is found.
-    The model is planned, not compiled; it is left as it was.
+    The model is planned, not compiled; it is left as it was.  Ctrl-C behind the first rung ends the climb: the ladder
+    that was found is returned, and says so.
 
     Raises:
         ValueError: a budget or lever that is none, a model that cannot be planned; one line.
@@ -86,52 +101,78 @@ def fit(
     return Fit(ladder_of(model, batch, optimizer, loss_fn, own, on_rung), optimizer is not None)
 
 
-def fit_target(
-    target: str,
-    device: str,
-    budget: str,
-    levers: Sequence[str],
-    *,
-    arguments: Mapping[str, Any] | None = None,
-    on_rung: OnRung = _ignore,
-) -> Fit:
-    """The ladder of the step that `module:function` builds.
+class FitPlanner:
+    """Ladders of the step that `module:function` builds, again and again, with other arguments; a context manager.
 
-    device: "cpu" plans the model as it is; "cuda" plans on fake tensors, at any size, the compiled model alone.
+    device: "cpu" plans the model as it is; "cuda" plans on fake tensors, at any size, the compiled model alone, and the
+        optimizer's own step behind it.
+    budget, levers: as in `fit`.
+    room: bytes of the device for the whole step, in the place of the budget.
 
     Raises:
-        ValueError: a target, budget or lever that is none, a step that cannot be planned; one line.
+        InputError: an unknown device, or one for which nothing can be planned here.
     """
-    from memsched.inductor.questions.target import build_target, find_function
 
-    if device not in DEVICES:
-        raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
-    if device == "cuda":
-        return Fit(_ladder_on_cuda(target, budget, levers, arguments or {}, on_rung), train_step=False)
-    function = find_function(target)
-    step = build_target(lambda: function(**(arguments or {})), target)
-    args, kwargs = ((), step.batch) if isinstance(step.batch, Mapping) else (step.batch, None)
-    how: dict[str, Any] = {"optimizer": step.optimizer, "budget": budget, "levers": levers, "on_rung": on_rung}
-    return fit(step.model, *args, kwargs=kwargs, **how)
+    def __init__(
+        self, target: str, device: str, budget: str, levers: Sequence[str], *, room: int | None = None
+    ) -> None:
+        if device not in DEVICES:
+            raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
+        self.target, self.device, self.room = target, device, room
+        self._budget, self._levers = budget, tuple(levers)
+        self._worker: Any = None
 
+    def fit(self, arguments: Mapping[str, Any] | None = None, on_rung: OnRung = _ignore) -> Fit:
+        """The ladder of the step that the target builds when it is given `arguments`.
 
-def _ladder_on_cuda(
-    target: str, budget: str, levers: Sequence[str], arguments: Mapping[str, Any], on_rung: OnRung
-) -> Ladder:
-    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
-    from memsched.inductor.fit.choose import climb_for
-    from memsched.inductor.fit.rungs import rung_of
-    from memsched.inductor.options import BackendOptions
+        Raises:
+            ValueError: a target, budget or lever that is none, a step that cannot be planned; one line.
+        """
+        from memsched.inductor.options import BackendOptions
 
-    options = BackendOptions(peak_budget=budget, levers=tuple(levers))
-    try:
-        with CudaWorker() as worker:
+        options = BackendOptions(strict=True, peak_budget=self._budget, levers=self._levers)
+        if self.device == "cuda":
+            return self._on_cuda(options, dict(arguments or {}), on_rung)
+        return self._on_cpu(options, dict(arguments or {}), on_rung)
 
-            def plan(setting: Setting) -> Rung:
-                given = setting.to_options()
-                (planned,) = worker.plans(target, ways=("memsched",), options=given, arguments=arguments)
-                return rung_of(setting, planned.reports)
+    def _on_cpu(self, options: BackendOptions, arguments: dict[str, Any], on_rung: OnRung) -> Fit:
+        from memsched.inductor.fit.model import ladder_of
+        from memsched.inductor.held import held_bytes
+        from memsched.inductor.questions.target import build_target, find_function
 
-            return climb_for(options, plan, on_rung)
-    except (CudaUnavailable, WorkerError) as error:
-        raise InputError(f"device 'cuda': {error}") from None
+        function = find_function(self.target)
+        step = build_target(lambda: function(**arguments), self.target)
+        held = held_bytes(step.model, step.batch, step.optimizer).total
+        limit = None if self.room is None else self.room - held
+        ladder = ladder_of(step.model, step.batch, step.optimizer, None, options, on_rung, limit=limit)
+        return Fit(ladder, step.optimizer is not None, held)
+
+    def _on_cuda(self, options: BackendOptions, arguments: dict[str, Any], on_rung: OnRung) -> Fit:
+        from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
+        from memsched.inductor.fit.choose import climb_for
+        from memsched.inductor.fit.rungs import rung_of, with_update
+
+        held = CUBLAS_WORKSPACE
+
+        def plan(setting: Setting) -> Rung:
+            nonlocal held
+            given = setting.to_options()
+            (planned,) = self._worker.plans(self.target, ways=("memsched",), options=given, arguments=arguments)
+            held = planned.held.total + CUBLAS_WORKSPACE
+            return with_update(rung_of(setting, planned.reports), planned.held.update)
+
+        room = self.room
+        limit = None if room is None else lambda _rung: room - held
+        try:
+            if self._worker is None:
+                self._worker = CudaWorker()
+            return Fit(climb_for(options, plan, on_rung, limit=limit, interruptible=True), train_step=False, held=held)
+        except (CudaUnavailable, WorkerError) as error:
+            raise InputError(f"device 'cuda': {error}") from None
+
+    def __enter__(self) -> FitPlanner:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._worker is not None:
+            self._worker.close()

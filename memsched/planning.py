@@ -30,11 +30,11 @@ from memsched.records.step import OptimizerStep
 if TYPE_CHECKING:
     from memsched.inductor.cuda_without_gpu import StepPlan
 
-__all__ = ["DEVICES", "OPTIMIZER_STEP", "Prediction", "StepPlanner", "largest_that_fits", "predict"]
+__all__ = ["CUBLAS_WORKSPACE", "DEVICES", "OPTIMIZER_STEP", "Prediction", "StepPlanner", "largest_that_fits", "predict"]
 
 DEVICES = ("cuda", "cpu")
 
-_CUBLAS_WORKSPACE = 32 << 20
+CUBLAS_WORKSPACE = 32 << 20
 """Default of aten/src/ATen/cuda/CublasHandlePool.cpp on Hopper and Blackwell; older GPUs take 8 MiB."""
 
 OPTIMIZER_STEP = "optimizer step"
@@ -108,7 +108,7 @@ def predict(plan: StepPlan) -> Prediction:
         gradients=highest.results if at_backward else 0,
         saved=base - highest.freed if at_backward else highest.results,
         transients=highest.replayed + highest.freed - highest.results,
-        workspace=_CUBLAS_WORKSPACE if plan.device == "cuda" else 0,
+        workspace=CUBLAS_WORKSPACE if plan.device == "cuda" else 0,
         replayed=base + highest.replayed,
         modelled=report.peak,
         bound=report.lower_bound,

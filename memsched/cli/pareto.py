@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from memsched.cli.command import EXIT_DONE, Command
@@ -19,6 +18,7 @@ from memsched.cli.text import print_columns
 from memsched.core.sizes import InputError
 from memsched.files.json_file import atomic_write
 from memsched.records.tradeoff import TradePoint, frontier
+from memsched.render.figure import format_of
 
 if TYPE_CHECKING:
     from memsched.inductor.options import BackendOptions
@@ -39,7 +39,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    form = _format_of(arguments.output)
+    form = format_of(arguments.output) if arguments.output else ""
     with Progress() as tell:
         points = _points(arguments, tell)
     if arguments.output:
@@ -80,15 +80,6 @@ def _options(arguments: argparse.Namespace) -> list[BackendOptions]:
         return options + [BackendOptions(fusion="budget", peak_budget=size, **limit) for size in arguments.budget]
     except ValueError as error:
         raise InputError(str(error).removeprefix("memsched: ")) from None
-
-
-def _format_of(path: str | None) -> str:
-    from memsched.render.text.pareto import FORMATS
-
-    form = os.path.splitext(path or "figure.png")[1].removeprefix(".").lower()
-    if form not in FORMATS:
-        raise InputError(f"{path}: the figure is written as {', '.join('.' + known for known in FORMATS)}")
-    return form
 
 
 def _to_json(target: str, points: list[TradePoint]) -> dict[str, object]:

@@ -11,13 +11,13 @@ from typing import Any
 from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
-from memsched.cli.variation import Range, Values, Variation, find_largest, parse_sizes, parse_variation, plan_values
+from memsched.cli.variation import Range, Values, Variation, find_largest, plan_values, varied_arguments
 from memsched.core.gpus import GPUS, memory_of
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.planning import OPTIMIZER_STEP, Prediction, StepPlanner
 from memsched.render.text.words import format_bytes
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "declare_device_memory", "room_of"]
 
 _RESERVE = "1GiB"
 
@@ -38,6 +38,14 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("target", nargs="?", metavar="MODULE:FUNCTION", help="a function that returns (model, batch)")
     parser.add_argument("--device", default="cuda", help="cuda (no GPU is needed) or cpu (default: cuda)")
+    declare_device_memory(parser)
+    parser.add_argument("--inference", action="store_true", help="plan no backward")
+    parser.add_argument("--json", action="store_true", help="print one memsched-step-plan/1 object")
+    parser.add_argument("--setup", action="store_true", help="download what plans for cuda need, once")
+
+
+def declare_device_memory(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """The device's memory, and what varies to fit into it; returns the group of what says how much there is."""
     memory = parser.add_mutually_exclusive_group()
     memory.add_argument("--device-memory", metavar="SIZE", help="what the device has, such as 24GiB")
     memory.add_argument("--gpu", metavar="NAME", help=f"or its name: {', '.join(GPUS)}")
@@ -48,9 +56,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "--vary", metavar="NAME=1,2,4|NAME=A..B", help="an argument of the function: a plan of each, or the largest"
     )
     parser.add_argument("--reserve", default=_RESERVE, metavar="SIZE", help=f"left free of it (default: {_RESERVE})")
-    parser.add_argument("--inference", action="store_true", help="plan no backward")
-    parser.add_argument("--json", action="store_true", help="print one memsched-step-plan/1 object")
-    parser.add_argument("--setup", action="store_true", help="download what plans for cuda need, once")
+    return memory
 
 
 def _memory(arguments: argparse.Namespace) -> int | None:
@@ -60,6 +66,12 @@ def _memory(arguments: argparse.Namespace) -> int | None:
     return None if arguments.device_memory is None else parse_bytes(arguments.device_memory)
 
 
+def room_of(arguments: argparse.Namespace) -> int | None:
+    """Bytes of the device that a step may take; None where nothing says how many there are."""
+    memory = _memory(arguments)
+    return None if memory is None else memory - parse_bytes(arguments.reserve)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.setup:
         _set_up()
@@ -67,9 +79,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.setup:
             return EXIT_DONE
         raise InputError("MODULE:FUNCTION is missing")
-    memory = _memory(arguments)
-    room = None if memory is None else memory - parse_bytes(arguments.reserve)
-    given, varied = _arguments(arguments)
+    memory, room = _memory(arguments), room_of(arguments)
+    given, varied = varied_arguments(arguments.batch_size, arguments.vary)
     if isinstance(varied, Range) and room is None:
         raise InputError(f"{varied.option}: a range needs --device-memory or --gpu to fit into")
     found: Variation | None = None
@@ -92,23 +103,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if isinstance(varied, Range):
         print(_largest_words(predictions[-1], room, given, varied))
     return EXIT_DONE
-
-
-def _arguments(arguments: argparse.Namespace) -> tuple[dict[str, Any], Values | Range | None]:
-    """What the function is given, and the argument that varies.
-
-    Raises:
-        InputError: something that is no size, no list and no range; two arguments that vary.
-    """
-    varied = None if arguments.vary is None else parse_variation(arguments.vary)
-    if arguments.batch_size is None:
-        return {}, varied
-    size = parse_sizes(arguments.batch_size)
-    if isinstance(size, int):
-        return {"batch_size": size}, varied
-    if varied is not None:
-        raise InputError("--batch-size and --vary: one of them may be a range or a list")
-    return {}, size
 
 
 def _set_up() -> None:

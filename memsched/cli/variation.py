@@ -18,7 +18,7 @@ from memsched.core.sizes import InputError
 from memsched.planning import Prediction, StepPlanner, largest_that_fits
 from memsched.render.text.words import format_bytes
 
-__all__ = ["Range", "Values", "Variation", "find_largest", "parse_sizes", "parse_variation", "plan_values"]
+__all__ = ["Range", "Values", "Variation", "find_largest", "plan_values", "varied_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,24 @@ class Range:
     option: str
 
 
-def parse_variation(text: str) -> Values | Range:
+def varied_arguments(batch_size: str | None, vary: str | None) -> tuple[dict[str, Any], Values | Range | None]:
+    """What the function is given, and the argument that varies, by the options `--batch-size` and `--vary`.
+
+    Raises:
+        InputError: something that is no size, no list and no range; two arguments that vary.
+    """
+    varied = None if vary is None else _parse_variation(vary)
+    if batch_size is None:
+        return {}, varied
+    size = _parse_sizes(batch_size)
+    if isinstance(size, int):
+        return {"batch_size": size}, varied
+    if varied is not None:
+        raise InputError("--batch-size and --vary: one of them may be a range or a list")
+    return {}, size
+
+
+def _parse_variation(text: str) -> Values | Range:
     """`NAME=1,2,4` or `NAME=A..B`; values are Python's, and anything else is a string.
 
     Raises:
@@ -57,7 +74,7 @@ def parse_variation(text: str) -> Values | Range:
     return Values(name, tuple(_value(part) for part in values))
 
 
-def parse_sizes(text: str) -> int | Range:
+def _parse_sizes(text: str) -> int | Range:
     """`N` or `A..B` of `--batch-size`.  Raises InputError."""
     match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
     first = int(match[1]) if match else 0

@@ -56,11 +56,13 @@ class Ladder:
     """The rungs from the one that costs nothing on; peaks strictly fall.
 
     budget: bytes that were asked for, or None; plans: how many settings were planned.
+    interrupted: whether the user ended the climb: there may be rungs further down.
     """
 
     rungs: tuple[Rung, ...]
     budget: int | None = None
     plans: int = 0
+    interrupted: bool = False
 
     @property
     def chosen(self) -> Rung:
@@ -88,6 +90,7 @@ def climb(
     most_plans: int = 24,
     most_rungs: int | None = None,
     on_rung: Callable[[Rung], None] = lambda _rung: None,
+    interruptible: bool = False,
 ) -> Ladder:
     """Climb until the budget is met; without one, until nothing helps.
 
@@ -96,22 +99,27 @@ def climb(
     budget: bytes, given the first rung.
     first: where to begin.
     most_rungs: how many rungs above the first; None goes on.  on_rung: told each rung as it is found.
+    interruptible: a KeyboardInterrupt behind the first rung ends the climb, and what was found is returned.
     """
     planner = _Planner(plan, most_plans)
     here = planner.first(first or Setting())
     rungs, limit = [here], None if budget is None else budget(here)
     on_rung(here)
-    while (limit is None or here.peak > limit) and (most_rungs is None or len(rungs) <= most_rungs):
-        following = _next(here, levers, planner)
-        if following is None:
-            break
-        met = limit is not None and following.peak <= limit
-        steps = _down_to(limit or 0, here, following, planner) if met else [following]
-        for rung in steps:
-            rungs.append(rung)
-            on_rung(rung)
-        here = steps[-1]
-    return Ladder(tuple(rungs), limit, planner.plans)
+    interrupted = False
+    try:
+        while (limit is None or rungs[-1].peak > limit) and (most_rungs is None or len(rungs) <= most_rungs):
+            following = _next(rungs[-1], levers, planner)
+            if following is None:
+                break
+            met = limit is not None and following.peak <= limit
+            for rung in _down_to(limit or 0, rungs[-1], following, planner) if met else [following]:
+                rungs.append(rung)
+                on_rung(rung)
+    except KeyboardInterrupt:
+        if not interruptible:
+            raise
+        interrupted = True
+    return Ladder(tuple(rungs), limit, planner.plans, interrupted)
 
 
 class _Planner:

@@ -8,7 +8,8 @@
              FORWARD      │  BACKWARD
 
 At the LOSS the logits and their gradient are alive on top of what is saved; at the END of the backward the gradients
-of all parameters are.  Between, one block works on what is saved.
+of all parameters are, and at the UPDATE, the optimizer's own step behind it, what that allocates as well.  Between, one
+block works on what is saved.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Moment(enum.StrEnum):
     LOSS = "loss"
     BACKWARD = "backward"
     END = "end of the backward"
+    UPDATE = "optimizer step"
     UNKNOWN = "unknown"
 
 

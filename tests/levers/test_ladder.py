@@ -87,6 +87,25 @@ def test_what_cannot_be_planned_is_left_out_and_the_first_is_told() -> None:
         climb(lambda _setting: (_ for _ in ()).throw(ValueError("nothing to plan")), LEVERS)
 
 
+def test_an_interrupted_climb_keeps_its_rungs_where_that_is_asked_for() -> None:
+    """The ladder is a begin of the whole one; a compile, which does not ask, is interrupted."""
+    plan, whole = step(100, 40, 5), climb(step(100, 40, 5), LEVERS)
+    planned: list[Setting] = []
+
+    def stopped(setting: Setting) -> Rung:
+        planned.append(setting)
+        if len(planned) == whole.plans:
+            raise KeyboardInterrupt
+        return plan(setting)
+
+    ladder = climb(stopped, LEVERS, interruptible=True)
+    assert ladder.interrupted and ladder.rungs == whole.rungs[: len(ladder.rungs)]
+    planned.clear()
+    with pytest.raises(KeyboardInterrupt):
+        climb(stopped, LEVERS)
+    assert not whole.interrupted
+
+
 def test_the_number_of_plans_is_bounded() -> None:
     assert climb(step(1 << 20, 1 << 20, 1), LEVERS, most_plans=3).plans <= 3
 

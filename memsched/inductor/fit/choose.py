@@ -60,10 +60,22 @@ def chosen_options(
 
 
 def climb_for(
-    options: BackendOptions, plan: Callable[[Setting], Rung], on_rung: Callable[[Rung], None] = lambda _rung: None
+    options: BackendOptions,
+    plan: Callable[[Setting], Rung],
+    on_rung: Callable[[Rung], None] = lambda _rung: None,
+    *,
+    limit: Callable[[Rung], int] | None = None,
+    interruptible: bool = False,
 ) -> Ladder:
-    """The ladder of `options`: to its budget; without one, as far as its levers lower the peak."""
-    return climb(plan, options.pulled, budget=budget_of(options), first=options.setting, on_rung=on_rung)
+    """The ladder of `options`: to `limit`, or to its budget; without either, as far as its levers lower the peak."""
+    return climb(
+        plan,
+        options.pulled,
+        budget=limit or budget_of(options),
+        first=options.setting,
+        on_rung=on_rung,
+        interruptible=interruptible,
+    )
 
 
 def budget_of(options: BackendOptions) -> Callable[[Rung], int] | None:

@@ -27,8 +27,12 @@ def ladder_of(
     loss_fn: Callable[[Any, Any], torch.Tensor] | None,
     options: BackendOptions,
     on_rung: Callable[[Rung], None],
+    *,
+    limit: int | None = None,
 ) -> Ladder:
     """Climb for `options`: with an optimizer the step of `train_step`, without one the compiled model's.
+
+    limit: bytes above what the caller holds, in the place of the budget of `options`.
 
     Raises:
         ValueError: the first setting cannot be planned; one line.
@@ -40,7 +44,8 @@ def ladder_of(
             return planned_step_rung(setting, lambda: plan_train_step(model, optimizer, batch, loss_fn, at))
         return planned_rung(setting, lambda: _plan_model(model, batch, at))
 
-    return climb_for(options, plan, on_rung)
+    allowed = None if limit is None else lambda _rung: limit
+    return climb_for(options, plan, on_rung, limit=allowed, interruptible=True)
 
 
 def _plan_model(model: Any, batch: Batch, options: BackendOptions) -> list[GraphReport]:

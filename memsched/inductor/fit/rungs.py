@@ -14,12 +14,13 @@ from memsched.core.peak import live_buffers, memory_profile
 from memsched.inductor.failures import reason_of
 from memsched.inductor.train_step.report import StepReport
 from memsched.levers.ladder import Rung
-from memsched.levers.moments import moment_of
+from memsched.levers.moments import Moment, moment_of
 from memsched.levers.setting import Setting
 from memsched.records.origin import Origin
 from memsched.records.report import GraphReport
+from memsched.records.step import OptimizerStep
 
-__all__ = ["planned_rung", "planned_step_rung", "rung_of"]
+__all__ = ["planned_rung", "planned_step_rung", "rung_of", "with_update"]
 
 T = TypeVar("T")
 
@@ -84,3 +85,11 @@ def _largest_alive(report: GraphReport) -> str:
     largest = max(alive, key=lambda buffer: (buffer.size, buffer.name))
     origin = report.origins.get(largest.name, Origin())
     return f"{largest.size / 2**20:.2f} MiB of {origin.source or origin.operator or largest.name}"
+
+
+def with_update(rung: Rung, update: OptimizerStep | None) -> Rung:
+    """`rung` with the optimizer's own step behind its graphs, which no lever lowers; peaks there if that needs more."""
+    needed = 0 if update is None else update.gradients + update.temporaries
+    if needed <= rung.peak:
+        return rung
+    return replace(rung, peak=needed, bound=needed, moment=Moment.UPDATE, graph="", blame="every gradient")

@@ -1,4 +1,4 @@
-"""The ladder of a step as a table, and as `memsched-fit/1`.
+"""The ladder of a step as a table, as `memsched-fit/1`, and as a figure.
 
 rung  setting                                   moment    peak        of first  recomputed   kernels
 0     order and fusion                          loss      43.16 MiB   1.00      -            162     optimal
@@ -10,20 +10,23 @@ from __future__ import annotations
 from typing import Any
 
 from memsched.levers.ladder import Ladder, Rung
+from memsched.levers.moments import Moment
 from memsched.levers.setting import Setting
+from memsched.render.figure import image_of, pyplot
 from memsched.render.text.words import format_bytes
 
-__all__ = ["FIT_FORMAT", "fit_rows", "fit_text", "fit_to_json"]
+__all__ = ["FIT_FORMAT", "draw_ladder", "fit_rows", "fit_text", "fit_to_json"]
 
 FIT_FORMAT = "memsched-fit/1"
 
 
-def fit_text(ladder: Ladder, train_step: bool) -> str:
-    """The table, what is chosen, and the lines of code that give it."""
+def fit_text(ladder: Ladder, train_step: bool, held: int | None = None) -> str:
+    """The table, what is chosen, and the lines of code that give it; held: bytes beside the peaks, if known."""
     rows = fit_rows(ladder)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_verdict(ladder), *_code(ladder.chosen.setting, train_step)])
+    beside = [] if held is None else [f"beside it parameters, optimizer state and batch: {format_bytes(held)}"]
+    return "\n".join([*lines, "", *_verdict(ladder), *beside, *_code(ladder.chosen.setting, train_step)])
 
 
 def fit_rows(ladder: Ladder) -> list[list[str]]:
@@ -51,12 +54,15 @@ def fit_rows(ladder: Ladder) -> list[list[str]]:
 def _verdict(ladder: Ladder) -> list[str]:
     lowest = ladder.rungs[-1]
     binding = f"{format_bytes(lowest.peak)} at {lowest.moment}, where {lowest.blame} is alive"
+    unfinished = ["interrupted: there may be rungs further down"] if ladder.interrupted else []
     if ladder.budget is None:
-        return [f"as far down as the levers go: {binding}"]
+        return [f"as far down as the levers go: {binding}", *unfinished]
+    if ladder.budget < 0:
+        return ["does not fit: parameters, optimizer state and batch alone need more"]
     budget = format_bytes(ladder.budget)
     if ladder.fits:
         return [f"fits into {budget}: {ladder.chosen.setting}"]
-    return [f"does not fit into {budget}: the lowest found needs {binding}"]
+    return [f"does not fit into {budget}: the lowest found needs {binding}", *unfinished]
 
 
 def _code(setting: Setting, train_step: bool) -> list[str]:
@@ -67,13 +73,15 @@ def _code(setting: Setting, train_step: bool) -> list[str]:
     return [f'model = torch.compile(model, backend="memsched"{given})']
 
 
-def fit_to_json(ladder: Ladder, train_step: bool) -> dict[str, Any]:
+def fit_to_json(ladder: Ladder, train_step: bool, held: int | None = None) -> dict[str, Any]:
     """The ladder as a `memsched-fit/1` object; bytes and FLOPs."""
     return {
         "format": FIT_FORMAT,
         "step": "train_step" if train_step else "compile",
         "budget": ladder.budget,
+        "held": held,
         "fits": ladder.fits,
+        "interrupted": ladder.interrupted,
         "rungs": [_rung_to_json(ladder, rung) for rung in ladder.rungs],
         "chosen": ladder.rungs.index(ladder.chosen),
         "options": ladder.chosen.setting.to_options(),
@@ -94,3 +102,49 @@ def _rung_to_json(ladder: Ladder, rung: Rung) -> dict[str, Any]:
         "recompute_flops": ladder.recomputed(rung),
         "blame": rung.blame,
     }
+
+
+_COLORS = {
+    Moment.FORWARD: "#66a182",
+    Moment.LOSS: "#d1495b",
+    Moment.BACKWARD: "#00798c",
+    Moment.END: "#edae49",
+    Moment.UPDATE: "#8d5b9c",
+    Moment.UNKNOWN: "#888888",
+}
+
+
+def draw_ladder(ladder: Ladder, title: str, form: str) -> bytes:
+    """A bar for each rung: its peak, in the color of the moment, its bound, and what it computes again.
+
+    Raises InputError without matplotlib.  form: one of `memsched.render.figure.FORMATS`.
+    """
+    plots = pyplot()
+    figure, axes = plots.subplots(figsize=(8, 1.6 + 0.42 * len(ladder.rungs)), layout="constrained")
+    stock = ladder.rungs[0].stock_peak
+    for at, rung in enumerate(ladder.rungs):
+        axes.barh(at, rung.peak / 2**20, height=0.62, color=_COLORS[rung.moment])
+        bound = "no order of its kernels needs less" if at == 0 else None
+        axes.plot([rung.bound / 2**20] * 2, [at - 0.31, at + 0.31], color="black", lw=1.2, label=bound)
+        again = f", {ladder.recomputed(rung) / 1e9:.2f} GFLOP again" if ladder.recomputed(rung) else ""
+        chosen = ", chosen" if rung == ladder.chosen else ""
+        axes.annotate(
+            f"{format_bytes(rung.peak)}{again}{chosen}",
+            (rung.peak / 2**20, at),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.axvline(stock / 2**20, color="black", lw=0.8, ls=":", label="stock's kernels in its order")
+    if ladder.budget is not None and ladder.budget > 0:
+        axes.axvline(ladder.budget / 2**20, color="#d1495b", lw=1.2, ls="--", label="budget")
+    for moment in dict.fromkeys(rung.moment for rung in ladder.rungs):
+        axes.barh(0, 0, color=_COLORS[moment], label=f"peaks at {moment}")
+    axes.set_yticks(range(len(ladder.rungs)), [str(rung.setting) for rung in ladder.rungs], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.45 * max(stock, ladder.rungs[0].peak) / 2**20)
+    axes.set(xlabel="peak above what the caller holds, MiB", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, loc="lower right", frameon=False)
+    return image_of(figure, form)

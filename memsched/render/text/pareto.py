@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from memsched.core.sizes import InputError
 from memsched.records.tradeoff import TradePoint, frontier
+from memsched.render.figure import image_of, pyplot
 from memsched.render.text.words import format_bytes
 
-__all__ = ["FORMATS", "draw_tradeoff", "tradeoff_table"]
-
-FORMATS = ("png", "svg", "pdf")
+__all__ = ["draw_tradeoff", "tradeoff_table"]
 
 
 def tradeoff_table(points: Sequence[TradePoint]) -> list[tuple[str, ...]]:
@@ -32,15 +29,8 @@ def tradeoff_table(points: Sequence[TradePoint]) -> list[tuple[str, ...]]:
 
 def draw_tradeoff(points: Sequence[TradePoint], title: str, form: str) -> bytes:
     """The figure: peak over kernels, and, when steps were measured, peak over step time; raises InputError."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise InputError("a figure needs matplotlib: pip install memsched[bench]") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     timed = all(point.seconds is not None for point in points)
-    figure, axes = pyplot.subplots(1, 1 + timed, figsize=(5.5 * (1 + timed), 4), sharey=True, layout="constrained")
+    figure, axes = pyplot().subplots(1, 1 + timed, figsize=(5.5 * (1 + timed), 4), sharey=True, layout="constrained")
     panels = list(axes) if timed else [axes]
     values = [("kernels", [float(point.kernels) for point in points])]
     if timed:
@@ -62,8 +52,4 @@ def draw_tradeoff(points: Sequence[TradePoint], title: str, form: str) -> bytes:
         panel.margins(x=0.15)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("peak, MiB of the memory model")
-    image = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "memsched"}):  # the same points, the same file
-        figure.savefig(image, format=form, dpi=110, metadata={"Date": None} if form == "svg" else None)
-    pyplot.close(figure)
-    return image.getvalue()
+    return image_of(figure, form)

@@ -19,9 +19,11 @@ from torch.nn import functional
 
 import memsched
 from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_ROSE, main
+from memsched.cli.command import EXIT_INTERRUPTED
 from memsched.inductor.bytes.measure import trace_memory
 from memsched.inductor.capture.lower import planned_way, run_uncompiled
 from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.fit import model as fit_model
 from memsched.inductor.fit.choose import climb_for
 from memsched.inductor.fit.rungs import rung_of
 from memsched.inductor.options import BackendOptions
@@ -259,10 +261,76 @@ def test_the_commands_of_the_page_run(
     monkeypatch.delitem(sys.modules, "train", raising=False)
 
 
+@pytest.fixture
+def small_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """`small.py` in the folder in which one is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "small", raising=False)
+    (tmp_path / "small.py").write_text(
+        "import torch\nfrom tests.inductor.fit.test_fit import Language\n"
+        "def step(batch_size=4):\n    tokens = torch.randint(512, (batch_size, 64))\n"
+        "    return Language(1), (tokens, tokens.roll(1, 1))\n"
+    )
+    yield tmp_path
+    sys.modules.pop("small", None)
+
+
+@pytest.mark.plans
+def test_what_fits_into_a_device_and_with_which_batch(small_step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The room is of all that a step needs: what the caller holds, and the peak of the chosen rung above it."""
+    assert main(["fit", "small:step", "--vary", "batch_size=2,4", "--json"]) == EXIT_DONE
+    two, four = json.loads(capsys.readouterr().out)["fits"]
+    lowest = four["held"] + four["rungs"][-1]["peak"]
+    room = ("--device-memory", f"{lowest}B", "--reserve", "0")
+    assert main(["fit", "small:step", *room, "--batch-size", "1..64", "-o", "ladder.svg"]) == EXIT_DONE
+    out = capsys.readouterr().out
+    (largest,) = [int(line.split()[-1]) for line in out.splitlines() if line.startswith("largest batch size")]
+    assert 4 <= largest < 64 and two["held"] < four["held"]
+    assert "<svg" in (small_step / "ladder.svg").read_text()
+    assert main(["fit", "small:step", "--device-memory", "1KiB", "--reserve", "0"]) == EXIT_ROSE
+    assert "alone need more" in capsys.readouterr().out
+
+
+@pytest.mark.plans
+def test_ctrl_c_keeps_the_rungs_that_were_found(
+    small_step: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del small_step
+    plan, planned = fit_model._plan_model, []
+
+    def interrupted(*how: Any) -> Any:
+        planned.append(how)
+        if len(planned) > 1:
+            raise KeyboardInterrupt
+        return plan(*how)
+
+    monkeypatch.setattr(fit_model, "_plan_model", interrupted)
+    assert main(["fit", "small:step"]) == EXIT_INTERRUPTED
+    out = capsys.readouterr().out
+    assert "order and fusion" in out and "interrupted: there may be rungs further down" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--batch-size", "1..8"), "a range needs --device-memory"),
+        (("--vary", "length=1,2", "-o", "x.svg"), "the figure is of one ladder"),
+        (("-o", "ladder.txt"), "ladder.txt: the figure is written as .png"),
+        (("--gpu", "abacus"), "abacus"),
+        (("--device", "tpu"), "device 'tpu' is unknown"),
+    ],
+)
+def test_bad_input_is_one_line(argv: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "small:step", *argv]) == EXIT_BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("memsched: ") and words in line
+
+
 @pytest.mark.fakecuda
 def test_fit_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fake tensors, in a worker: the ladder of a language model that is not built on any device."""
-    from memsched.fitting import fit_target
+    from memsched.fitting import FitPlanner
     from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
 
     try:
@@ -270,13 +338,14 @@ def test_fit_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     except CudaUnavailable as reason:
         pytest.skip(str(reason))
     monkeypatch.chdir(ROOT)
-    found = fit_target("tests.inductor.fit.test_fit:language_step", "cuda", "0.6x", ["auto"])
+    with FitPlanner("tests.inductor.fit.test_fit:language_step", "cuda", "0.6x", ["auto"]) as planner:
+        found = planner.fit()
     assert not found.train_step and found.ladder.rungs[-1].peak < found.ladder.rungs[0].peak
     del tmp_path
 
 
 def language_step() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """For `fit_target`."""
+    """For `FitPlanner`."""
     return Language(2, 64, 2048), batch(2048)
 
 
