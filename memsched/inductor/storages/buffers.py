@@ -146,7 +146,7 @@ def _bytes_of(buffer: Any) -> int:
 
 def _unread_results(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
     """The results of kernels with several outputs that nobody takes out of the tuple: they live as long as it does."""
-    known = V.graph.scheduler.name_to_buf
+    taken = {name for node in nodes for name in node.get_buffer_names()}
     takers = {
         buffer.node.inputs[0].get_name(): op
         for op, node in enumerate(nodes)
@@ -155,7 +155,7 @@ def _unread_results(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, P
     }
     for op, node in enumerate(nodes):
         for result in getattr(node.node, "outputs", ()) if isinstance(node.node, ir.FallbackKernel) else ():
-            if isinstance(result, ir.MultiOutput) and result.get_name() not in known:
+            if isinstance(result, ir.MultiOutput) and result.get_name() not in taken:
                 readers = frozenset({takers.get(node.node.get_name(), op)}) - {op}
                 yield result.get_name(), Piece(_bytes_of(result), op, readers)
 
