@@ -1,6 +1,7 @@
 """How far down a language model can go, and what each rung costs.   python examples/fit.py [--real]
 
 Without an argument a tiny model is planned; with --real that of docs/fit.md is compiled, run and measured, too.
+`memsched fit examples/fit.py:compiled` and `memsched fit examples/fit.py:step` print the ladders of that one.
 """
 
 from __future__ import annotations
@@ -56,21 +57,32 @@ def build(layers: int, width: int, vocabulary: int, tokens: int) -> tuple[Langua
     return Language(layers, width, vocabulary), (inputs, inputs.roll(1, 1))
 
 
+def compiled() -> tuple[Language, tuple[Tensor, Tensor]]:
+    """The model of docs/fit.md, for `memsched fit`: its forward and backward."""
+    return build(4, 128, 8192, 1024)
+
+
+def step() -> tuple[Language, tuple[Tensor, Tensor], torch.optim.Optimizer]:
+    """The same with its optimizer: the step of `memsched.train_step`."""
+    model, batch = compiled()
+    return model, batch, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
 def measure(way: str) -> float:
     """MiB of one step of the model of docs/fit.md."""
-    model, batch = build(4, 128, 8192, 1024)
+    model, batch = compiled()
     options = {"peak_budget": "0.05x"}
     if way == "train_step":
-        step = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options=options)
+        train = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options=options)
     else:
         how = {"backend": "inductor"} if way == "stock" else {"backend": "memsched", "options": options}
-        compiled = torch.compile(model, **how)
+        run_model = torch.compile(model, **how)
 
     def run() -> None:
         if way == "train_step":
-            step(*batch)
+            train(*batch)
         else:
-            compiled(*batch).backward()
+            run_model(*batch).backward()
             model.zero_grad(set_to_none=True)
 
     run()

@@ -1,10 +1,12 @@
-"""Put measured tables into the README: `python -m bench readme [DEMO_RESULTS]`.
+"""Put measured tables into README.md and docs/results.md: `python -m bench readme [DEMO_RESULTS]`.
 
-The README's figures are never typed.  Three blocks between markers are replaced by what commands wrote:
+Their figures are never typed.  The blocks between markers are replaced by what commands wrote:
 
-    benchmark bench/results/cpu, by `python -m bench run --suite ac --output bench/results/cpu`
-    demo      DEMO_RESULTS/results.md, by `python -m bench demo --models all`; the picture goes to docs/
-    orders    bench/results/orders.json, by `python -m bench orders bench/instances --json`
+    README.md        ladder         bench/results/ladder_*.json, by `memsched fit examples/fit.py:step --json`, ...
+                     benchmark      bench/results/cpu, by `python -m bench run --suite ac --output bench/results/cpu`
+    docs/results.md  demo           DEMO_RESULTS/results.md, by `python -m bench demo`; the picture goes to docs/
+                     random-models  bench/results/random_models.json, by `python -m bench random-models`
+                     orders         bench/results/orders.json, by `python -m bench orders bench/instances --json`
 """
 
 from __future__ import annotations
@@ -13,35 +15,58 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.memory.random_models import markdown
 from bench.report.tables import Group, geometric_mean, group_rows
 from bench.run.cases import read_rows
 from bench.run.step import MODES
 from memsched.files.json_file import atomic_write
 
 BENCHMARK = Path("bench/results/cpu")
+LADDERS = (Path("bench/results/ladder_compiled.json"), Path("bench/results/ladder_step.json"))
 ORDERS = Path("bench/results/orders.json")
+RANDOM = Path("bench/results/random_models.json")
+_README, _RESULTS = Path("README.md"), Path("docs/results.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rewrite README.md in the current folder; 2 when a result or a marker is missing."""
+    """Rewrite both pages in the current folder; 2, and both as they were, when a result or a marker is missing."""
     folder = Path((list(sys.argv[1:] if arguments is None else arguments) or ["demo_results"])[0])
-    readme = Path("README.md")
     try:
-        text = replace_block(readme.read_text(), "benchmark", _benchmark_block(group_rows(read_rows(BENCHMARK))))
-        text = replace_block(text, "demo", _demo_block(folder))
-        text = replace_block(text, "orders", _orders_block(json.loads(ORDERS.read_text())))
+        pages = {
+            _README: {
+                "ladder": _ladder_block(*(json.loads(file.read_text()) for file in LADDERS)),
+                "benchmark": _benchmark_block(group_rows(read_rows(BENCHMARK))),
+            },
+            _RESULTS: {
+                "demo": _demo_block(folder),
+                "random-models": markdown(json.loads(RANDOM.read_text())).rstrip(),
+                "orders": _orders_block(json.loads(ORDERS.read_text())),
+            },
+        }
+        written = {page: _with_blocks(page, blocks) for page, blocks in pages.items()}
     except (OSError, ValueError, KeyError) as error:
         print(f"bench readme: {str(error) or type(error).__name__}", file=sys.stderr)
         return 2
-    atomic_write(readme, text.encode())
+    for page, text in written.items():
+        atomic_write(page, text.encode())
     picture = folder / "contrastive.png"
     if picture.exists():
         shutil.copy(picture, "docs/memory_contrastive.png")
     return 0
+
+
+def _with_blocks(page: Path, blocks: Mapping[str, str]) -> str:
+    text = page.read_text()
+    for name, block in blocks.items():
+        try:
+            text = replace_block(text, name, block)
+        except ValueError as error:
+            raise ValueError(f"{page}: {error}") from None
+    return text
 
 
 def replace_block(text: str, name: str, block: str) -> str:
@@ -50,8 +75,22 @@ def replace_block(text: str, name: str, block: str) -> str:
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"README.md: the markers of {name!r} are missing")
+        raise ValueError(f"the markers of {name!r} are missing")
     return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def _ladder_block(compiled: Mapping[str, Any], step: Mapping[str, Any]) -> str:
+    """Stock, the rungs of the compiled model, and the lowest of the step with the optimizer in it."""
+    first, stock = compiled["rungs"][0], compiled["rungs"][0]["stock_peak"]
+    lines = ["| lever | peaks at | peak MiB | of stock | computed again | kernels |", "|---|---|---|---|---|---|"]
+    lines.append(f"| stock | | {stock / 2**20:.2f} | 1.00 | | |")
+    lowest = step["rungs"][-1]
+    rungs = [(rung["setting"], rung) for rung in compiled["rungs"]]
+    for name, rung in [*rungs, (f"`train_step`: {lowest['setting']}", lowest)]:
+        again = f"{rung['recompute_flops'] / first['flops']:.0%}" if rung["recompute_flops"] else "nothing"
+        cells = [name, rung["moment"], f"{rung['peak'] / 2**20:.2f}", f"{rung['peak'] / stock:.2f}", again]
+        lines.append(f"| {' | '.join(cells)} | {rung['kernels']} |")
+    return "\n".join(lines)
 
 
 def _benchmark_block(groups: Sequence[Group]) -> str:

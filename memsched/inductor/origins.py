@@ -20,6 +20,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,7 +43,9 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<functio
 _ROOT = re.compile(r"^L\['\w+'\](\._with_loss)?(\._users_model)?\.?")
 """What stands before the user's own path: the traced function, and our modules around his model."""
 _SUBMODULE = re.compile(r"\._modules\['([^']+)'\]|\['([^']+)'\]|\[(\d+)\]")
-_NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep,)
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_MEMSCHED = str(Path(__file__).parents[1]) + os.sep
+"""Whose frame is the call of the model, where a model of PyTorch's own modules has no line of its own."""
 _NEAREST = 32
 """How many FX nodes may be looked at to find the line of one that has none."""
 
@@ -176,10 +179,10 @@ def source_of(node: torch.fx.Node) -> str:
 @functools.lru_cache(maxsize=4096)
 def _source_of_stack(stack: str) -> str:
     """ "file:line in function: code" of the innermost frame that is not PyTorch's own."""
-    frames = list(_FRAME.finditer(stack))
+    frames = [frame for frame in _FRAME.finditer(stack) if not frame["file"].startswith(_MEMSCHED)]
     if not frames:
         return ""
-    users = [frame for frame in frames if not frame["file"].startswith(_NOT_THE_USERS)]
+    users = [frame for frame in frames if not frame["file"].startswith(_TORCH)]
     frame = (users or frames)[-1]
     return f"{_short(frame['file'])}:{frame['line']} in {frame['function']}: {frame['code'].strip()}"
 

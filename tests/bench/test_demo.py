@@ -95,14 +95,18 @@ def test_a_gradient_that_is_only_rounding_is_no_difference() -> None:
         compare_gradients(first, second)
 
 
+def markers(*names: str) -> str:
+    return "".join(f"<!-- begin: {name} --> old <!-- end: {name} -->\n" for name in names)
+
+
 def test_the_readme_takes_its_tables_between_markers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert readme.main(["missing"]) == 2
-    (tmp_path / "README.md").write_text(
-        "a <!-- begin: demo --> old <!-- end: demo --> b\n<!-- begin: benchmark --><!-- end: benchmark -->\n"
-    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(f"a {markers('ladder', 'benchmark')}")
+    (tmp_path / "docs" / "results.md").write_text(markers("demo", "random-models"))
     results = tmp_path / "results"
     results.mkdir()
     (results / "results.md").write_text("| table |\n")
@@ -116,16 +120,30 @@ def test_the_readme_takes_its_tables_between_markers(
     (readme.BENCHMARK / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in measured))
     row = {"status": "optimal", "proved": False}
     readme.ORDERS.write_text(json.dumps({"summary": {"graphs": "1"}, "rows": [row]}))
+    whole = {"setting": "order and fusion", "moment": "loss", "peak": 3 << 20, "stock_peak": 4 << 20, "kernels": 9}
+    whole |= {"flops": 100, "recompute_flops": 0}
+    chunked = whole | {"setting": "loss in 4 chunks", "peak": 1 << 20, "recompute_flops": 25}
+    for file in readme.LADDERS:
+        file.write_text(json.dumps({"rungs": [whole, chunked]}))
+    one = {"family": "views", "seed": 0}
+    for way, peak in (("stock", 1000), ("memsched", 500)):
+        one |= {way: peak, f"{way}_planned": peak, f"{way}_kernels": 3}
+    readme.RANDOM.write_text(json.dumps([one]))
     assert readme.main(["results"]) == 2
-    assert "markers of 'orders' are missing" in capsys.readouterr().err
-    with (tmp_path / "README.md").open("a") as file:
-        file.write("<!-- begin: orders --><!-- end: orders -->\n")
+    assert "docs/results.md: the markers of 'orders' are missing" in capsys.readouterr().err
+    assert " old " in (tmp_path / "README.md").read_text(), "neither page is written where one cannot be"
+    with (tmp_path / "docs" / "results.md").open("a") as file:
+        file.write(markers("orders"))
     assert readme.main(["results"]) == 0
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith("a <!-- begin: demo -->\n| table |")
-    assert " old " not in text
+    assert text.startswith("a <!-- begin: ladder -->\n| lever |")
+    assert "| stock | | 4.00 | 1.00 |" in text and "| loss in 4 chunks | loss | 1.00 | 0.25 | 25% | 9 |" in text
+    assert "| `train_step`: loss in 4 chunks | loss |" in text
     assert "| gpt | 4.00 | 8.00 | 2.00 | 0.25 | 0.50 |" in text
-    assert "only a rerun can confirm | 1 |" in text
+    results_page = (tmp_path / "docs" / "results.md").read_text()
+    assert " old " not in text + results_page
+    assert "| table |" in results_page and "only a rerun can confirm | 1 |" in results_page
+    assert "| views | 0.500 |" in results_page
 
 
 @pytest.mark.compile

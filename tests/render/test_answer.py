@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from memsched.records.explanation import Explanation, GraphExplanation, LiveTensor, StepMemory
 from memsched.records.origin import Origin, Role
-from memsched.records.step import Experiment, HeldBytes
+from memsched.records.step import Experiment, HeldBytes, OptimizerStep
 from memsched.render.text.answer import groups_of, render_answer
 
 KIB = 1024
@@ -50,6 +52,16 @@ def test_the_answer_is_one_screen_with_the_cures_by_bytes() -> None:
     assert ["batch" in cures[0], 'backend="memsched"' in cures[1], "blocks.3" in cures[2]] == [True] * 3
     assert len(cures) == 3, "neither what costs nor what failed is a cure"
     assert "400.00 KiB in 4 tensors were saved" in text
+
+
+def test_the_optimizer_is_named_where_its_own_step_needs_most() -> None:
+    """Weights of 200 KiB, and 800 KiB in the backward: the optimizer's step is told from a mebibyte on."""
+    for gradients, told in ((300 * KIB, False), (900 * KIB, True)):
+        update = OptimizerStep(state=0, gradients=gradients, temporaries=gradients // 3)
+        step = replace(explained().step, held=HeldBytes(parameters=200 * KIB, update=update))  # type: ignore[type-var]
+        text = render_answer(replace(explained(), step=step))
+        assert ("optimizer.step() then needs 1.37 MiB: every gradient, and 300.00 KiB of its own." in text) == told
+        assert max(map(len, text.splitlines())) <= 80
 
 
 def test_nothing_is_answered_where_nothing_was_planned() -> None:

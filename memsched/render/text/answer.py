@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from memsched.records.explanation import Explanation, GraphExplanation, LiveTensor
 from memsched.records.origin import Role
+from memsched.records.step import OptimizerStep
 from memsched.render.text.words import clipped, format_bytes
 
 __all__ = ["Group", "groups_of", "render_answer"]
@@ -80,6 +81,17 @@ def _how_much(explanation: Explanation, planned: Sequence[GraphExplanation]) -> 
         rows = (("parameters", step.held.parameters), ("optimizer state", step.held.optimizer_state or 0))
         some = ", ".join(f"{name} {format_bytes(size)}" for name, size in rows if size)
         yield f"{format_bytes(held)} of that are held whatever runs: {some or 'the batch'}."
+    if step is not None and step.held.update is not None:
+        yield from _update(step.held.update, held, ours)
+
+
+def _update(update: OptimizerStep, held: int, step: int) -> Iterator[str]:
+    """The optimizer's own step, if that is where most is needed."""
+    needed = held + update.gradients + update.temporaries
+    if needed > step:
+        own = format_bytes(update.temporaries)
+        yield f"optimizer.step() then needs {format_bytes(needed)}: every gradient, and {own} of its own."
+        yield "memsched.train_step updates each parameter when its gradient is there."
 
 
 def _when(highest: GraphExplanation) -> Iterator[str]:

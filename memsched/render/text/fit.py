@@ -92,9 +92,11 @@ def fit_to_json(ladder: Ladder, train_step: bool, held: int | None = None) -> di
 def _rung_to_json(ladder: Ladder, rung: Rung) -> dict[str, Any]:
     return {
         "levers": rung.setting.to_options(),
+        "setting": str(rung.setting),
         "moment": str(rung.moment),
         "graph": rung.graph,
         "peak": rung.peak,
+        "stock_peak": rung.stock_peak,
         "bound": rung.bound,
         "status": rung.status,
         "kernels": rung.kernels,

@@ -111,6 +111,14 @@ def test_an_activation_names_its_operator_shape_module_and_role() -> None:
     assert "test_explain.py:" in up.origin.source and "self.up(self.norm(x))" in up.origin.source
 
 
+def test_a_model_of_pytorch_s_own_modules_has_lines_of_pytorch_or_none() -> None:
+    """The only other frame is memsched's call of it, which would say nothing."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    for report in plan_only(model, (torch.randn(4, 8),)):
+        assert report.origins
+        assert not [origin.source for origin in report.origins.values() if "memsched" in origin.source]
+
+
 def test_gradients_are_called_gradients() -> None:
     """The sizes of the buffers that are, in the whole backward, are those of the parameters."""
     model = Net()
