@@ -220,7 +220,7 @@ def _check_buffers(graph: Graph) -> None:
         seen.add(buffer.name)
         _check_size(f"{where}: size", buffer.size)
         total += buffer.size
-        if buffer.producer is None and not buffer.consumers and not buffer.kept:
+        if buffer.producer is None and not buffer.consumers:
             raise GraphError(f"{where} has neither a producer nor a consumer")
         if buffer.producer is not None:
             _check_index(f"{where}: producer", buffer.producer, graph)

@@ -262,10 +262,9 @@ def _buffer(name: str, pieces: Sequence[Piece], producer: int | None, spared: Co
     readers = {op for piece in pieces for op in (*piece.readers, piece.producer) if op is not None}
     size = max(piece.size for piece in pieces)
     consumers = tuple(sorted(readers - {producer, *spared}))
-    kept = any(piece.kept for piece in pieces)
-    if not size or (producer is None and not consumers and not kept):
+    if not size or (producer is None and not consumers):
         return None
-    return Buffer(name, size, producer, consumers, kept)
+    return Buffer(name, size, producer, consumers, any(piece.kept for piece in pieces))
 
 
 def _graph_like(

@@ -70,13 +70,6 @@ def test_check_order_names_the_offender(order: list[int], fault: str) -> None:
         check_order(diamond(), order)
 
 
-def test_what_is_kept_and_never_read_counts_all_the_time() -> None:
-    """An argument that a function holds, though none of its lines asks for it."""
-    held = Graph("g", (Op("a"), Op("b")), (Buffer("x", 7, None, (), kept=True), Buffer("y", 2, 0, (1,))))
-    assert peak_bytes(held, (0, 1)) == 9
-    assert (held.start_bytes, held.end_bytes) == (7, 7)
-
-
 @pytest.mark.parametrize(
     ("make", "fault"),
     [

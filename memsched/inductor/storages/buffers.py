@@ -84,10 +84,13 @@ def _freed_inputs() -> set[str] | None:
 
 
 def _unread_inputs(graph: Graph, freed: Collection[str]) -> Iterator[tuple[str, Piece]]:
-    """Saved tensors that turned out not to be needed: no line of the code deletes them, so the call holds them."""
+    """Saved tensors that turned out not to be needed: no line of the code deletes them, so the call holds them.
+
+    A graph has no buffer that no op reads: the first op counts as a reader, which changes nothing of what is kept.
+    """
     read = {buffer.name for buffer in graph.buffers}
     for name in sorted(set(freed) - read):
-        yield name, Piece(_storage_bytes(name), None, frozenset(), kept=True)
+        yield name, Piece(_storage_bytes(name), None, frozenset({0}), kept=True)
 
 
 def _handed_over(nodes: Sequence[BaseSchedulerNode]) -> Iterator[tuple[str, Piece]]:
