@@ -34,7 +34,7 @@ def _assert_peak(function: Callable[[], Any], *, at_most: str | int, train: bool
     from memsched.render.text.explanation import explain_step
 
     target = build_target(function, getattr(function, "__name__", "the function"))
-    question = StepQuestion(train, device, experiments=False, stock=False)
+    question = StepQuestion(train, device, experiments=False, stock=False, portable=True)
     found = explain_step(plan_step(target.model, target.batch, question, optimizer=target.optimizer))
     left = [graph.name for graph in found.graphs if graph.fallback]
     if left:

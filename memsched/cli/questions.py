@@ -130,6 +130,7 @@ def _run_check(arguments: argparse.Namespace) -> int:
         experiments=False,
         stock=False,
         fullgraph=not arguments.allow_graph_breaks,
+        portable=True,
     )
     with Progress() as tell:
         explanation = explain_target(arguments.target, question, tell)

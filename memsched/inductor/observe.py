@@ -34,17 +34,22 @@ __all__ = ["ObservingPass"]
 
 
 class ObservingPass(SchedulerPass):  # type: ignore[misc]
-    """Reports the graph after stock's fusion and stock's order of it to `sink`; returns the nodes as they came."""
+    """Reports the graph after stock's fusion and stock's order of it to `sink`; returns the nodes as they came.
 
-    def __init__(self, sink: Sink = add_report) -> None:
+    measure_scratch: as in `memsched.inductor.options`.
+    """
+
+    def __init__(self, sink: Sink = add_report, *, measure_scratch: bool = True) -> None:
         self.sink = sink
+        self.measure_scratch = measure_scratch
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         if not nodes:
             return nodes
         started = time.thread_time()
         name = graph_name()
-        model = model_of(extract_graph(nodes, name, "postfusion"), nodes)
+        graph = extract_graph(nodes, name, "postfusion")
+        model = model_of(graph, nodes, measure_scratch=self.measure_scratch)
         index = {node: at for at, node in enumerate(nodes)}
         order = tuple(index[node] for node in stock_reorder(nodes))
         graph = model.graph_for(order)

@@ -51,6 +51,8 @@ class BackendOptions:
         first two, "" for none.  With a `peak_budget` and fusion="plan" it is "auto".
     keep_checkpoints: save the tensors between activation checkpoints, as eager does, where stock's partitioner would
         recompute all blocks at once (`memsched/inductor/rewrites/keep_checkpoints.py`).
+    measure_scratch: on CPU, call each library operator once to see what it allocates; without, a table is asked, and
+        plans are the same on every processor.
     strict: raise where memsched would otherwise fall back to stock.
     seed: of local search.
     """
@@ -68,6 +70,7 @@ class BackendOptions:
     chunk_tokens: int = 0
     levers: str | Sequence[str] = ""
     keep_checkpoints: bool = True
+    measure_scratch: bool = True
     strict: bool = False
     seed: int = 0
 
@@ -78,7 +81,7 @@ class BackendOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise ValueError(f"memsched: option {name} is {value!r}, not a number of 0 or more")
-        for name in ("enabled", "keep_checkpoints", "strict"):
+        for name in ("enabled", "keep_checkpoints", "measure_scratch", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"memsched: option {name} is {getattr(self, name)!r}, not True or False")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):

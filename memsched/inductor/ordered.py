@@ -98,8 +98,8 @@ class NodesToOrder:
     stock_peak: int
 
     @classmethod
-    def of(cls, nodes: list[BaseSchedulerNode], name: str) -> NodesToOrder:
-        """The `nodes`, which the scheduler of `V.graph` holds.
+    def of(cls, nodes: list[BaseSchedulerNode], name: str, *, measure_scratch: bool = True) -> NodesToOrder:
+        """The `nodes`, which the scheduler of `V.graph` holds; measure_scratch: as in `memsched.inductor.options`.
 
         Raises:
             ExtractionError: the nodes do not mean what memsched believes.
@@ -110,7 +110,7 @@ class NodesToOrder:
         if legal != tuple(range(len(nodes))):
             nodes = [nodes[op] for op in legal]
             graph = extract_graph(nodes, name, "postfusion")
-        model = model_of(graph, nodes)
+        model = model_of(graph, nodes, measure_scratch=measure_scratch)
         place = {node: at for at, node in enumerate(stock_reorder(nodes))}
         stock = priority_order(graph, [place[node] for node in nodes])
         emitted = emissions(nodes)

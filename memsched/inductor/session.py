@@ -168,7 +168,7 @@ class PlanningSession:
     def _order(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         forget_order_only_readers(nodes)
         given = self.fusing.order_of if self.fusing else None
-        fused = NodesToOrder.of(nodes, self.name)
+        fused = NodesToOrder.of(nodes, self.name, measure_scratch=self.options.measure_scratch)
         chosen, stock_peak = fused.in_best_order(self._solver_options(0.5), given), fused.stock_peak
         if self.fusing is not None and self.fusing.refused and self._unfused is not None:
             chosen, stock_peak = self._or_as_stock(chosen, self._unfused)
@@ -188,7 +188,7 @@ class PlanningSession:
         unfused.restore()
         nodes = fuse_as_stock(scheduler, self._nodes)
         forget_order_only_readers(nodes)
-        fused = NodesToOrder.of(nodes, self.name)
+        fused = NodesToOrder.of(nodes, self.name, measure_scratch=self.options.measure_scratch)
         free = planned.emitted_peak * (1 + NEGLIGIBLE)
         if self.fusing is not None and self.options.fusion == "budget":
             free = max(free, self.fusing.planner.budget)

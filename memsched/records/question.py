@@ -15,6 +15,8 @@ class StepQuestion:
     experiments: also half the batch and checkpointed blocks; stock: also what stock Inductor would do.
     measure: also compile and run the step, and measure its bytes.
     fullgraph: a model that breaks into several graphs is an error.
+    portable: bytes that are the same on every processor, for figures that are kept: what libraries allocate on CPU is
+        looked up and not measured.
     """
 
     train: bool = True
@@ -23,3 +25,4 @@ class StepQuestion:
     stock: bool = True
     measure: bool = False
     fullgraph: bool = False
+    portable: bool = False

@@ -79,10 +79,13 @@ class Way:
         return taken
 
 
-def stock_way(inductor: Mapping[str, Any] | None = None) -> Way:
-    """Stock Inductor under a pass that looks and changes nothing; inductor: further config patches."""
+def stock_way(inductor: Mapping[str, Any] | None = None, *, measure_scratch: bool = True) -> Way:
+    """Stock Inductor under a pass that looks and changes nothing; inductor: further config patches.
+
+    measure_scratch: as in `memsched.inductor.options`.
+    """
     given, reports = dict(inductor or {}), list[GraphReport]()
-    passes = {"_post_fusion_custom_pass": ObservingPass(reports.append)}
+    passes = {"_post_fusion_custom_pass": ObservingPass(reports.append, measure_scratch=measure_scratch)}
     return Way("stock", {**given, **passes}, cut=given, reports=reports)
 
 

@@ -31,9 +31,11 @@ def plan_only(
 
     The model runs once, eagerly on the traced graphs; gradients of its parameters are set as by any backward.
 
-    stock: observe what stock Inductor does instead (`ObservingPass`); both are judged by the same memory model.
+    stock: observe what stock Inductor does instead (`ObservingPass`); both are judged by the same memory model, of
+        which `options` say whether scratch memory is measured.
     """
-    way = stock_way() if stock else planned_way(options or BackendOptions(strict=True))
+    options = options or BackendOptions(strict=True)
+    way = stock_way(measure_scratch=options.measure_scratch) if stock else planned_way(options)
     reports: list[GraphReport] = []
 
     def plan(gm: GraphModule, example_inputs: Sequence[Any], **how: Any) -> None:

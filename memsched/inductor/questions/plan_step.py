@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -67,7 +67,7 @@ def plan_step(
     """
     _check_device(model, batch, question.device)
     held = held_bytes(model, batch, optimizer)
-    planner = _Planner(question, options or BackendOptions(), progress)
+    planner = _Planner(question, _options_for(question, options), progress)
     if isinstance(model, nn.Module) and not question.measure:
         with contextlib.suppress(NotOnFakes), _mode_of(model, question.train), on_fakes(model, batch) as twins:
             return planner.plan(model, twins, held)
@@ -85,11 +85,16 @@ def plan_fake_step(
     """
     modes = _mode_of(step.model, question.train) if isinstance(step.model, nn.Module) else contextlib.nullcontext()
     with modes, step.mode:
-        return _Planner(question, options or BackendOptions(), progress).plan(step.model, step.batch, step.held)
+        return _Planner(question, _options_for(question, options), progress).plan(step.model, step.batch, step.held)
 
 
 class NotOnFakes(InputError):
     """The model does not compile on fake tensors: it may need values."""
+
+
+def _options_for(question: StepQuestion, options: BackendOptions | None) -> BackendOptions:
+    options = options or BackendOptions()
+    return replace(options, measure_scratch=False) if question.portable else options
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class _Planner:
         observed: list[GraphReport] = []
         if question.stock:
             self.progress("planning what stock Inductor would do")
-            observed = _plan(model, batch, train, None)
+            observed = _plan(model, batch, train, self.options, stock=True)
         tried: list[Experiment] = []
         if question.experiments:
 
@@ -136,9 +141,11 @@ def _bytes_of(reports: Sequence[GraphReport]) -> str:
     return f"{max(report.peak for report in reports) / 2**20:.2f} MiB"
 
 
-def _plan(model: Model, batch: Batch, train: bool, options: BackendOptions | None) -> list[GraphReport]:
-    """The plans; with no options, those of stock.  Raises InputError."""
-    return _guarded(lambda: plan_only(model, batch, options, stock=options is None), train)
+def _plan(
+    model: Model, batch: Batch, train: bool, options: BackendOptions, *, stock: bool = False
+) -> list[GraphReport]:
+    """The plans, or those of stock.  Raises InputError."""
+    return _guarded(lambda: plan_only(model, batch, options, stock=stock), train)
 
 
 def _guarded(make: Callable[[], T], train: bool) -> T:

@@ -32,11 +32,14 @@ def unfused_model(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> Alloca
     return AllocationModel(estimate, pieces, {}, {}, reuses_of(nodes))
 
 
-def model_of(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:
-    """The model of the scheduler's `nodes`, op i being nodes[i]; to be made while `V.graph` is theirs."""
+def model_of(estimate: Graph, nodes: Sequence[BaseSchedulerNode], *, measure_scratch: bool = True) -> AllocationModel:
+    """The model of the scheduler's `nodes`, op i being nodes[i]; to be made while `V.graph` is theirs.
+
+    measure_scratch: as in `memsched.inductor.options`.
+    """
     note_saved_copies()  # for the backward graph, if this is the forward
     pieces = pieces_of(estimate, nodes)
     same = views(nodes, pieces)
     apart = {name: piece for name, piece in pieces.items() if name not in same and name not in same.values()}
-    estimate = with_workspaces(estimate, nodes, inner_bytes(estimate, nodes, apart))
+    estimate = with_workspaces(estimate, nodes, inner_bytes(estimate, nodes, apart), measured=measure_scratch)
     return AllocationModel(estimate, pieces, same, concatenated(nodes, pieces), reuses_of(nodes))

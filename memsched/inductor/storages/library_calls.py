@@ -75,7 +75,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class LibraryCall:
-    """One call of an operator: its arguments by position and by name, operands in the place of tensors."""
+    """One call of an operator: arguments by position, then by name in the order of its schema; operands are tensors."""
 
     operator: torch._ops.OpOverload
     arguments: tuple[Any, ...]
@@ -89,12 +89,15 @@ class LibraryCall:
     @property
     def operands(self) -> list[Operand]:
         """The tensors that it reads, in the order of the arguments."""
-        return [leaf for leaf in tree_leaves((self.arguments, self.keywords)) if isinstance(leaf, Operand)]
+        return [leaf for leaf in self._leaves() if isinstance(leaf, Operand)]
 
     @property
     def constants(self) -> list[Any]:
         """What else it is given, flat."""
-        return [leaf for leaf in tree_leaves((self.arguments, self.keywords)) if not isinstance(leaf, Operand)]
+        return [leaf for leaf in self._leaves() if not isinstance(leaf, Operand)]
+
+    def _leaves(self) -> list[Any]:
+        return list(tree_leaves((self.arguments, [value for _, value in self.keywords])))
 
 
 def library_call(kernel: ir.ExternKernel) -> LibraryCall | None:
@@ -112,7 +115,10 @@ def library_call(kernel: ir.ExternKernel) -> LibraryCall | None:
         arguments, keywords = (*kernel.inputs, *kernel.constant_args), kernel.kwargs
     try:
         frozen = tuple(map(_frozen, arguments))
-        named = tuple((name, _frozen(value)) for name, value in sorted(keywords.items()))
+        names = [argument.name for argument in operator._schema.arguments if argument.name in keywords]
+        if len(names) < len(keywords):
+            return None
+        named = tuple((name, _frozen(keywords[name])) for name in names)
     except _Unknown:
         return None
     return LibraryCall(operator, frozen, named)

@@ -37,12 +37,14 @@ _BLOCK = 16
 """oneDNN's blocked layouts hold channels in blocks of this many."""
 
 
-def with_workspaces(graph: Graph, nodes: Sequence[BaseSchedulerNode], inner: Mapping[int, int]) -> Graph:
+def with_workspaces(
+    graph: Graph, nodes: Sequence[BaseSchedulerNode], inner: Mapping[int, int], *, measured: bool = True
+) -> Graph:
     """`graph` with the workspace of each op that the table knows, or that `inner` tells by its index; op i is nodes[i].
 
-    inner: bytes of what ops call (`memsched.inductor.storages.subgraphs`).
+    inner: bytes of what ops call (`memsched.inductor.storages.subgraphs`); measured: whether operators may be called.
     """
-    workspaces = [_workspace_of(node) if node.is_extern() else 0 for node in nodes]
+    workspaces = [_workspace_of(node, measured) if node.is_extern() else 0 for node in nodes]
     pairs = enumerate(zip(graph.ops, workspaces, strict=True))
     ops = [replace(op, workspace=inner.get(at, known)) if at in inner or known else op for at, (op, known) in pairs]
     return replace(graph, ops=tuple(ops))
@@ -178,7 +180,7 @@ _RULES: dict[str, Callable[[Sequence[Operand], Sequence[Any]], int]] = {
 }
 
 
-def _workspace_of(node: BaseSchedulerNode) -> int:
+def _workspace_of(node: BaseSchedulerNode, may_call: bool) -> int:
     kernel = node.node
     device = node.get_device()
     if not isinstance(kernel, ir.ExternKernel) or device is None or device.type != "cpu":
@@ -186,7 +188,7 @@ def _workspace_of(node: BaseSchedulerNode) -> int:
     call = library_call(kernel)
     if call is None:
         return 0
-    measured = None if _rule_is_exact(call) else measured_workspace(call)
+    measured = measured_workspace(call) if may_call and not _rule_is_exact(call) else None
     return workspace(call.name, call.operands, call.constants) if measured is None else measured
 
 

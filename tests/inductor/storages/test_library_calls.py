@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import profile
 
 from memsched.inductor.bytes.measure import trace_memory
-from memsched.inductor.storages import library_calls
+from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.options import BackendOptions
+from memsched.inductor.storages import library_calls, workspaces
 from memsched.inductor.storages.library_calls import LibraryCall, Operand, measured_workspace
 
 aten = torch.ops.aten
@@ -103,3 +105,32 @@ def test_calls_that_are_large_fail_or_are_not_known_are_left_to_the_table() -> N
     assert measured_workspace(call_of(aten.mm.default, long, torch.empty(1, 1))) is None
     assert measured_workspace(call_of(aten.mm.default, torch.ones(4, 5), torch.ones(4, 5))) is None, "it raises"
     assert measured_workspace(call_of(aten.sort.default, torch.ones(4))) is None
+
+
+class Convolutions(nn.Module):
+    """A convolution with a bias, a transposed one, and attention, in what order their arguments come in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.outside = nn.Conv2d(16, 32, 3, padding=1), nn.ConvTranspose2d(32, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.outside(torch.relu(self.inside(x))).flatten(2).unflatten(1, (4, 4)).transpose(2, 3)
+        return nn.functional.scaled_dot_product_attention(heads, heads, heads).square().mean()
+
+
+@pytest.mark.plans
+def test_without_measuring_every_operator_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those are that are too large to be called: the plan is strict, and near the one that is measured."""
+    model, batch = Convolutions(), (torch.randn(2, 16, 16, 16),)
+    measured = [report.peak for report in plan_only(model, batch, BackendOptions(strict=True))]
+
+    def forbidden(call: LibraryCall) -> int:
+        raise AssertionError(f"{call.name} was called")
+
+    monkeypatch.setattr(workspaces, "measured_workspace", forbidden)
+    looked_up = plan_only(model, batch, BackendOptions(strict=True, measure_scratch=False))
+    plan_only(model, batch, BackendOptions(strict=True, measure_scratch=False), stock=True)
+    for report, peak in zip(looked_up, measured, strict=True):
+        assert report.graph is not None and any(op.workspace for op in report.graph.ops)
+        assert abs(report.peak - peak) <= 0.3 * peak
