@@ -185,7 +185,8 @@ def _workspace_of(node: BaseSchedulerNode, may_call: bool) -> int:
     device = node.get_device()
     if not isinstance(kernel, ir.ExternKernel) or device is None or device.type != "cpu":
         return 0
-    call = library_call(kernel)
+    operator = getattr(getattr(kernel.op_overload, "overloadpacket", None), "__name__", "")
+    call = library_call(kernel) if operator in _RULES else None
     if call is None:
         return 0
     measured = measured_workspace(call) if may_call and not _rule_is_exact(call) else None

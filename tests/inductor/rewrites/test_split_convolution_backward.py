@@ -51,13 +51,18 @@ def backward_graph(
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_two_parts_give_every_bit(bias: bool, transposed: bool, last: bool) -> None:
-    """With the channels last, the weights' gradient is given the weights as if they lay so, and reads none of them."""
+    """With the channels last, the weights' gradient is given the weights as if they lay so, and reads none of them; and
+    the input's is given dy in the place of the images, which have its size."""
     module, reads = backward_graph((True, True, bias), transposed=transposed, last=last)
     together = module(*reads)
     (to_weights,) = split_convolution_gradients(module.graph)
     module.graph.lint()
     module.recompile()
     assert (to_weights.args[2].target is aten.as_strided.default) == last  # type: ignore[union-attr]
+    parts = module.graph.find_nodes(op="call_function", target=aten.convolution_backward.default)
+    (to_input,) = (part for part in parts if part is not to_weights)
+    assert (to_input.args[0] is to_input.args[1]) == last
+    assert to_input.args[0] is to_weights.args[0], "what both read is laid out once"
     assert all(torch.equal(one, other) for one, other in zip(module(*reads), together, strict=True))
     assert [value is None for value in to_weights.meta["val"]] == [True, False, not bias]
     assert split_convolution_gradients(module.graph) == [], "the parts are not taken apart again"
