@@ -234,18 +234,31 @@ def test_without_a_list_of_blocks_nothing_is_tagged() -> None:
     assert checkpoint_blocks(joint_graph("L['self'].stem")) == []
 
 
-@pytest.mark.plans
-def test_the_commands_of_the_page_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """docs/fit.md, but for the command that plans for cuda, which `test_fit_for_cuda` runs."""
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in which one is, with `train.py` of a training step and `small.py` of a smaller one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "train", raising=False)
     (tmp_path / "train.py").write_text(
         "import torch\nfrom tests.inductor.fit.test_fit import Language, batch\n"
         "def step():\n    model = Language(2)\n    return model, batch(), torch.optim.SGD(model.parameters(), lr=0.1)\n"
     )
+    (tmp_path / "small.py").write_text(
+        "import torch\nfrom tests.inductor.fit.test_fit import Language\n"
+        "def step(batch_size=4):\n    tokens = torch.randint(512, (batch_size, 64))\n"
+        "    return Language(1), (tokens, tokens.roll(1, 1))\n"
+    )
+    for name in ("train", "small"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield tmp_path
+    for name in ("train", "small"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.plans
+def test_the_commands_of_the_page_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/fit.md, but for the command that plans for cuda, which `test_fit_for_cuda` runs."""
+    del project
     lines = (ROOT / "docs" / "fit.md").read_text().splitlines()
     commands = [line.split("#")[0].strip() for line in lines if line.startswith("    memsched fit")]
     assert len(commands) == 3
@@ -258,26 +271,10 @@ def test_the_commands_of_the_page_run(
     assert told["format"] == "memsched-fit/1" and not told["fits"]
     assert told["rungs"][0]["recompute_flops"] == 0
     assert main(["fit", "train:step", "--peak", "bananas"]) == EXIT_BAD_INPUT
-    monkeypatch.delitem(sys.modules, "train", raising=False)
-
-
-@pytest.fixture
-def small_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """`small.py` in the folder in which one is."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "small", raising=False)
-    (tmp_path / "small.py").write_text(
-        "import torch\nfrom tests.inductor.fit.test_fit import Language\n"
-        "def step(batch_size=4):\n    tokens = torch.randint(512, (batch_size, 64))\n"
-        "    return Language(1), (tokens, tokens.roll(1, 1))\n"
-    )
-    yield tmp_path
-    sys.modules.pop("small", None)
 
 
 @pytest.mark.plans
-def test_what_fits_into_a_device_and_with_which_batch(small_step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_fits_into_a_device_and_with_which_batch(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The room is of all that a step needs: what the caller holds, and the peak of the chosen rung above it."""
     assert main(["fit", "small:step", "--vary", "batch_size=2,4", "--json"]) == EXIT_DONE
     two, four = json.loads(capsys.readouterr().out)["fits"]
@@ -287,16 +284,16 @@ def test_what_fits_into_a_device_and_with_which_batch(small_step: Path, capsys: 
     out = capsys.readouterr().out
     (largest,) = [int(line.split()[-1]) for line in out.splitlines() if line.startswith("largest batch size")]
     assert 4 <= largest < 64 and two["held"] < four["held"]
-    assert "<svg" in (small_step / "ladder.svg").read_text()
+    assert "<svg" in (project / "ladder.svg").read_text()
     assert main(["fit", "small:step", "--device-memory", "1KiB", "--reserve", "0"]) == EXIT_ROSE
     assert "alone need more" in capsys.readouterr().out
 
 
 @pytest.mark.plans
 def test_ctrl_c_keeps_the_rungs_that_were_found(
-    small_step: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    del small_step
+    del project
     plan, planned = fit_model._plan_model, []
 
     def interrupted(*how: Any) -> Any:
