@@ -145,8 +145,8 @@ def test_random_operators_need_what_was_planned_and_never_more_than_stock(seed: 
 )
 def test_scratch_of_libraries_is_in_the_plan(family: Family, seed: int) -> None:
     """A product in bfloat16 took 40% of the step, attention on strided heads copies them (5), a convolution whose
-    operands lie in different ways copies images (8, 20: 17% and 26% above stock once), and what is saved and never
-    read is held to the end (10).  The sums of an attention whose gradient nobody wants are made all the same (31)."""
+    operands lie in different ways copies images (8 was 17% above stock; 20), and what is saved and never read is held
+    to the end (10).  The sums of an attention whose gradient nobody wants are made all the same (31)."""
     model, batch = random_operators.step(seed, family)
     _, stock = planned_and_measured(model, batch, stock=True)
     planned, measured = planned_and_measured(model, batch, stock=False)
