@@ -17,6 +17,7 @@ from bench.models import random_operators
 from bench.models.random_operators import Family
 from memsched.inductor.bytes.measure import measure_peak
 from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.options import BackendOptions
 from memsched.records.report import GraphReport
 from tests.cases import (
     chunked_cross_entropy,
@@ -195,11 +196,13 @@ def test_gradients_of_outputs_that_no_loss_comes_from_are_zeros_that_die() -> No
 
 
 def test_casts_of_parameters_are_not_saved() -> None:
-    """Stock saves the cast of every frozen weight for the backward: 4.88 MiB, eager needs 2.41."""
+    """Stock saves the cast of every frozen weight for the backward: 4.88 MiB, eager needs 2.41.  Without the scratch
+    memory of products in bfloat16, which is as large as some of the casts, and the processor's."""
     model, batch = frozen_weight_casts.step()
-    forward, backward = plan_only(model, batch)
+    options = BackendOptions(strict=True, measure_scratch=False)
+    forward, backward = plan_only(model, batch, options)
     casts = sum(p.numel() for name, p in model.named_parameters() if "ups" in name or "downs" in name) * 2
-    stock = plan_only(model, batch, stock=True)
+    stock = plan_only(model, batch, options, stock=True)
     assert max(one.peak for one in stock) > casts
     assert max(forward.peak, backward.peak) < 0.4 * casts
     assert backward.rewrites == {"recompute_parameter_casts": 8}
