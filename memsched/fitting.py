@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memsched.core.sizes import InputError
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
-from memsched.planning import CUBLAS_WORKSPACE, DEVICES
+from memsched.planning import CUBLAS_WORKSPACE, TargetPlanner
 from memsched.render.text.fit import fit_text, fit_to_json
 
 if TYPE_CHECKING:
@@ -101,8 +100,8 @@ def fit(
     return Fit(ladder_of(model, batch, optimizer, loss_fn, own, on_rung), optimizer is not None)
 
 
-class FitPlanner:
-    """Ladders of the step that `module:function` builds, again and again, with other arguments; a context manager.
+class FitPlanner(TargetPlanner):
+    """Ladders of the step that `module:function` builds, again and again, with other arguments.
 
     device: "cpu" plans the model as it is; "cuda" plans on fake tensors, at any size, the compiled model alone, and the
         optimizer's own step behind it.
@@ -116,11 +115,9 @@ class FitPlanner:
     def __init__(
         self, target: str, device: str, budget: str, levers: Sequence[str], *, room: int | None = None
     ) -> None:
-        if device not in DEVICES:
-            raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
-        self.target, self.device, self.room = target, device, room
+        super().__init__(target, device)
+        self.room = room
         self._budget, self._levers = budget, tuple(levers)
-        self._worker: Any = None
 
     def fit(self, arguments: Mapping[str, Any] | None = None, on_rung: OnRung = _ignore) -> Fit:
         """The ladder of the step that the target builds when it is given `arguments`.
@@ -148,31 +145,18 @@ class FitPlanner:
         return Fit(ladder, step.optimizer is not None, held)
 
     def _on_cuda(self, options: BackendOptions, arguments: dict[str, Any], on_rung: OnRung) -> Fit:
-        from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
         from memsched.inductor.fit.choose import climb_for
         from memsched.inductor.fit.rungs import rung_of, with_update
 
-        held = CUBLAS_WORKSPACE
+        room, held = self.room, CUBLAS_WORKSPACE
 
         def plan(setting: Setting) -> Rung:
             nonlocal held
             given = setting.to_options()
-            (planned,) = self._worker.plans(self.target, ways=("memsched",), options=given, arguments=arguments)
+            (planned,) = worker.plans(self.target, ways=("memsched",), options=given, arguments=arguments)
             held = planned.held.total + CUBLAS_WORKSPACE
             return with_update(rung_of(setting, planned.reports), planned.held.update)
 
-        room = self.room
         limit = None if room is None else lambda _rung: room - held
-        try:
-            if self._worker is None:
-                self._worker = CudaWorker()
+        with self.worker() as worker:
             return Fit(climb_for(options, plan, on_rung, limit=limit, interruptible=True), train_step=False, held=held)
-        except (CudaUnavailable, WorkerError) as error:
-            raise InputError(f"device 'cuda': {error}") from None
-
-    def __enter__(self) -> FitPlanner:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._worker is not None:
-            self._worker.close()

@@ -18,26 +18,37 @@ cuDNN, autotuning) must fit into a reserve, which the verdict leaves free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from memsched.core.sizes import InputError
+from memsched.levers.moments import Moment
 from memsched.records.report import GraphKind
 from memsched.records.step import OptimizerStep
 
 if TYPE_CHECKING:
-    from memsched.inductor.cuda_without_gpu import StepPlan
+    from memsched.inductor.cuda_without_gpu import CudaWorker, StepPlan
 
-__all__ = ["CUBLAS_WORKSPACE", "DEVICES", "OPTIMIZER_STEP", "Prediction", "StepPlanner", "largest_that_fits", "predict"]
+__all__ = [
+    "CUBLAS_WORKSPACE",
+    "DEVICES",
+    "OPTIMIZER_STEP",
+    "Prediction",
+    "StepPlanner",
+    "TargetPlanner",
+    "largest_that_fits",
+    "predict",
+]
 
 DEVICES = ("cuda", "cpu")
 
 CUBLAS_WORKSPACE = 32 << 20
 """Default of aten/src/ATen/cuda/CublasHandlePool.cpp on Hopper and Blackwell; older GPUs take 8 MiB."""
 
-OPTIMIZER_STEP = "optimizer step"
+OPTIMIZER_STEP = Moment.UPDATE.value
 """Where a step peaks that peaks in no graph."""
 
 Progress = Callable[[str], None]
@@ -118,32 +129,62 @@ def predict(plan: StepPlan) -> Prediction:
 
 def _in_optimizer(step: Prediction, update: OptimizerStep) -> Prediction:
     """The moment in which the optimizer needs the most; `step`, if its graphs need more."""
-    there = update.gradients + update.temporaries
     later = replace(
         step,
         graph=OPTIMIZER_STEP,
         gradients=update.gradients,
         saved=0,
         transients=update.temporaries,
-        replayed=there,
-        modelled=there,
+        replayed=update.transients,
+        modelled=update.transients,
         bound=0,
     )
     return max(step, later, key=lambda prediction: prediction.peak)
 
 
-class StepPlanner:
-    """Plans one target again and again, with other arguments; a context manager.
+class TargetPlanner:
+    """What plans one target again and again, for CUDA in a worker that it keeps; a context manager.
+
+    Raises:
+        InputError: an unknown device.
+    """
+
+    def __init__(self, target: str, device: str) -> None:
+        if device not in DEVICES:
+            raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
+        self.target, self.device = target, device
+        self._worker: CudaWorker | None = None
+
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[CudaWorker]:
+        """The worker, started at its first use; what fails in it, or is missing for it, is an InputError."""
+        from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
+
+        try:
+            if self._worker is None:
+                self._worker = CudaWorker()
+            yield self._worker
+        except (CudaUnavailable, WorkerError) as error:
+            raise InputError(f"device {self.device!r}: {error}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._worker is not None:
+            self._worker.close()
+
+
+class StepPlanner(TargetPlanner):
+    """Plans one target again and again, with other arguments.
 
     Raises:
         InputError: an unknown device, or one for which nothing can be planned here; one line that says why.
     """
 
     def __init__(self, target: str, device: str, *, train: bool = True) -> None:
-        if device not in DEVICES:
-            raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
-        self.target, self.device, self.train = target, device, train
-        self._worker: Any = None
+        super().__init__(target, device)
+        self.train = train
 
     def plan(
         self,
@@ -156,28 +197,16 @@ class StepPlanner:
         Raises:
             InputError: the step cannot be built or compiled.
         """
-        from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
-
         how = {"ways": tuple(ways), "arguments": dict(arguments), "train": self.train}
         progress = progress or (lambda _text: None)
         if self.device == "cpu":
             from memsched.inductor.cuda_without_gpu.capture import plan_target
 
             plans = plan_target(self.target, device="cpu", progress=progress, **how)  # type: ignore[arg-type]
-            return [predict(plan) for plan in plans]
-        try:
-            if self._worker is None:
-                self._worker = CudaWorker()
-            return [predict(plan) for plan in self._worker.plans(self.target, progress=progress, **how)]
-        except (CudaUnavailable, WorkerError) as error:
-            raise InputError(f"device {self.device!r}: {error}") from None
-
-    def __enter__(self) -> StepPlanner:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._worker is not None:
-            self._worker.close()
+        else:
+            with self.worker() as worker:
+                plans = worker.plans(self.target, progress=progress, **how)  # type: ignore[arg-type]
+        return [predict(plan) for plan in plans]
 
 
 def largest_that_fits(need: Callable[[int], int], limit: int, smallest: int, largest: int) -> int | None:

@@ -10,23 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["IMAGE_KINDS", "RandomImages"]
+__all__ = ["RandomImages"]
 
-IMAGE_KINDS = [
-    "conv",
-    "conv",
-    "point",
-    "grouped",
-    "depth",
-    "dilated",
-    "back",
-    "strided",
-    "pool",
-    "batch",
-    "group",
-    "gelu",
-]
-IMAGE_KINDS += ["add", "mul", "cat", "gate"]
+_LAYERS = ["conv", "conv", "point", "grouped", "depth", "dilated", "back", "strided", "pool", "batch", "group"]
+_KINDS = [*_LAYERS, "gelu", "add", "mul", "cat", "gate"]
 
 
 class RandomImages(nn.Module):
@@ -37,7 +24,7 @@ class RandomImages(nn.Module):
         draw = random.Random(seed)
         self.channels = channels = draw.choice([16, 32])
         steps = draw.randint(4, 10)
-        self.steps = [(draw.choice(IMAGE_KINDS), draw.random(), draw.random()) for _ in range(steps)]
+        self.steps = [(draw.choice(_KINDS), draw.random(), draw.random()) for _ in range(steps)]
         self.layers = nn.ModuleList(self._layer(kind, channels) for kind, *_ in self.steps)
         self.checkpointed = draw.random() < 0.4
         if draw.random() < 0.5:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from bench.models.random_images import IMAGE_KINDS, RandomImages
+from bench.models.random_images import RandomImages
 
 __all__ = ["Family", "RandomModel", "step"]
 
@@ -47,7 +47,6 @@ _KINDS = {
     Family.BFLOAT16: [*_PLAIN, "attention"],
     Family.AUTOCAST: [*_PLAIN, "attention"],
     Family.VIEWS: [*_PLAIN, *_VIEWS],
-    Family.IMAGES: IMAGE_KINDS,
 }
 
 

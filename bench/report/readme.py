@@ -36,17 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite both pages in the current folder; 2, and both as they were, when a result or a marker is missing."""
     folder = Path((list(sys.argv[1:] if arguments is None else arguments) or ["demo_results"])[0])
     try:
-        pages = {
-            _README: {
-                "ladder": _ladder_block(*(json.loads(file.read_text()) for file in LADDERS)),
-                "benchmark": _benchmark_block(group_rows(read_rows(BENCHMARK))),
-            },
-            _RESULTS: {
-                "demo": _demo_block(folder),
-                "random-models": markdown(json.loads(RANDOM.read_text())).rstrip(),
-                "orders": _orders_block(json.loads(ORDERS.read_text())),
-            },
-        }
+        pages = committed_blocks()
+        pages[_RESULTS]["demo"] = _demo_block(folder)
         written = {page: _with_blocks(page, blocks) for page, blocks in pages.items()}
     except (OSError, ValueError, KeyError) as error:
         print(f"bench readme: {str(error) or type(error).__name__}", file=sys.stderr)
@@ -57,6 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if picture.exists():
         shutil.copy(picture, "docs/memory_contrastive.png")
     return 0
+
+
+def committed_blocks() -> dict[Path, dict[str, str]]:
+    """The blocks of both pages that are made of committed rows, by page and name; all but that of the demo."""
+    return {
+        _README: {
+            "ladder": _ladder_block(*(json.loads(file.read_text()) for file in LADDERS)),
+            "benchmark": _benchmark_block(group_rows(read_rows(BENCHMARK))),
+        },
+        _RESULTS: {
+            "random-models": markdown(json.loads(RANDOM.read_text())).rstrip(),
+            "orders": _orders_block(json.loads(ORDERS.read_text())),
+        },
+    }
 
 
 def _with_blocks(page: Path, blocks: Mapping[str, str]) -> str:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from memsched.cli.command import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ROSE, Command
 from memsched.cli.plan import declare_device_memory, room_of
 from memsched.cli.progress import Progress
 from memsched.cli.text import columns, print_text
-from memsched.cli.variation import Range, Values, varied_arguments
+from memsched.cli.variation import Range, Values, find_largest, largest_words, varied_arguments
 from memsched.core.sizes import InputError
 from memsched.files.json_file import atomic_write
 from memsched.fitting import Fit, FitPlanner
 from memsched.levers.ladder import Rung
-from memsched.planning import largest_that_fits
-from memsched.render.figure import format_of
+from memsched.render.figure import checked_figure
 from memsched.render.text.fit import draw_ladder
 from memsched.render.text.words import format_bytes
 
@@ -53,22 +52,19 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given, varied = varied_arguments(arguments.batch_size, arguments.vary)
-    form = format_of(arguments.output) if arguments.output else ""
     room = room_of(arguments)
-    if isinstance(varied, Range) and room is None:
-        raise InputError(f"{varied.option}: a range needs --device-memory or --gpu to fit into")
-    if isinstance(varied, Values) and arguments.output:
-        raise InputError("--output: the figure is of one ladder, and --vary asks for several")
+    given, varied = varied_arguments(arguments.batch_size, arguments.vary, room)
+    form = _form_of(arguments.output, varied)
     names = [name.strip() for name in arguments.levers.split(",")]
     several: dict[Any, Fit] = {}
     try:
-        with Progress(), FitPlanner(arguments.target, arguments.device, arguments.peak, names, room=room) as planner:
+        planner = FitPlanner(arguments.target, arguments.device, arguments.peak, names, room=room)
+        with Progress() as tell, planner:
             if isinstance(varied, Values):
                 several = _fit_values(planner, varied, given)
             else:
                 if isinstance(varied, Range) and room is not None:
-                    given |= {varied.name: _find_largest(planner, room, varied, given)}
+                    given[varied.name] = find_largest(varied, room, _need(planner, varied, dict(given)), tell)
                 found = planner.fit(given, _tell_rung)
     except ValueError as error:
         raise InputError(str(error).removeprefix("memsched: ")) from None
@@ -82,10 +78,17 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         print_text(str(found))
         if isinstance(varied, Range):
-            largest = given[varied.name] if found.fits else "none"
-            what = f"{varied.name.replace('_', ' ')} of {varied.first}..{varied.last}"
-            print(f"largest {what} that fits: {largest}")
+            print(largest_words(varied, given[varied.name], found.fits))
     return _exit_of(found)
+
+
+def _form_of(output: str | None, varied: Values | Range | None) -> str:
+    """The format of the figure, "" for none; raises InputError before minutes of work."""
+    if not output:
+        return ""
+    if isinstance(varied, Values):
+        raise InputError("--output: the figure is of one ladder, and --vary asks for several")
+    return checked_figure(output)
 
 
 def _exit_of(found: Fit) -> int:
@@ -102,19 +105,16 @@ def _tell_rung(rung: Rung) -> None:
     _tell(f"{rung.setting}: {format_bytes(rung.peak)} at {rung.moment}")
 
 
-def _find_largest(planner: FitPlanner, room: int, varied: Range, given: Mapping[str, Any]) -> int:
-    """The largest number of the range that fits with some setting of the levers; the smallest, if none does."""
+def _need(planner: FitPlanner, varied: Range, given: Mapping[str, Any]) -> Callable[[int], tuple[int, str]]:
+    """For `find_largest`: what the step needs with the first setting of the levers that fits, or with the lowest."""
 
-    def need(number: int) -> int:
+    def need(number: int) -> tuple[int, str]:
         found = planner.fit({**given, varied.name: number})
-        words = f"fits: {found.ladder.chosen.setting}" if found.fits else "does not fit"
-        _tell(f"{varied.name.replace('_', ' ')} {number}: {format_bytes(found.needed)}, {words}")
         if found.ladder.interrupted:
             raise KeyboardInterrupt
-        return found.needed
+        return found.needed, f"fits: {found.ladder.chosen.setting}" if found.fits else "does not fit"
 
-    largest = largest_that_fits(need, room, varied.first, varied.last)
-    return varied.first if largest is None else largest
+    return need
 
 
 def _fit_values(planner: FitPlanner, varied: Values, given: Mapping[str, Any]) -> dict[Any, Fit]:

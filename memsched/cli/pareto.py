@@ -18,7 +18,7 @@ from memsched.cli.text import print_columns
 from memsched.core.sizes import InputError
 from memsched.files.json_file import atomic_write
 from memsched.records.tradeoff import TradePoint, frontier
-from memsched.render.figure import format_of
+from memsched.render.figure import checked_figure
 
 if TYPE_CHECKING:
     from memsched.inductor.options import BackendOptions
@@ -39,7 +39,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    form = format_of(arguments.output) if arguments.output else ""
+    form = checked_figure(arguments.output) if arguments.output else ""
     with Progress() as tell:
         points = _points(arguments, tell)
     if arguments.output:

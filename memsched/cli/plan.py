@@ -11,7 +11,7 @@ from typing import Any
 from memsched.cli.command import EXIT_DONE, Command
 from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
-from memsched.cli.variation import Range, Values, Variation, find_largest, plan_values, varied_arguments
+from memsched.cli.variation import Range, Values, Variation, find_largest, largest_words, plan_values, varied_arguments
 from memsched.core.gpus import GPUS, memory_of
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.planning import OPTIMIZER_STEP, Prediction, StepPlanner
@@ -80,16 +80,19 @@ def _run(arguments: argparse.Namespace) -> int:
             return EXIT_DONE
         raise InputError("MODULE:FUNCTION is missing")
     memory, room = _memory(arguments), room_of(arguments)
-    given, varied = varied_arguments(arguments.batch_size, arguments.vary)
-    if isinstance(varied, Range) and room is None:
-        raise InputError(f"{varied.option}: a range needs --device-memory or --gpu to fit into")
+    given, varied = varied_arguments(arguments.batch_size, arguments.vary, room)
     found: Variation | None = None
     with Progress() as tell, StepPlanner(arguments.target, arguments.device, train=not arguments.inference) as planner:
         if isinstance(varied, Values):
             found = plan_values(planner, varied, given, tell)
         elif isinstance(varied, Range) and room is not None:
-            given[varied.name] = largest = find_largest(planner, room, varied, given, tell)
-            given[varied.name] = varied.first if largest is None else largest
+            name = varied.name
+
+            def need(number: int) -> tuple[int, str]:
+                (planned,) = planner.plan(("memsched",), {**given, name: number}, tell)
+                return planned.peak, _verdict(planned, room)
+
+            given = {**given, name: find_largest(varied, room, need, tell)}
         if found is None:
             tell.about(", ".join(f"{name} {value}" for name, value in given.items()))
             predictions = planner.plan(("stock", "memsched"), given, tell)
@@ -101,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     _print(arguments, memory, room, given, predictions)
     if isinstance(varied, Range):
-        print(_largest_words(predictions[-1], room, given, varied))
+        print(largest_words(varied, given[varied.name], room is not None and predictions[-1].peak <= room))
     return EXIT_DONE
 
 
@@ -112,13 +115,6 @@ def _set_up() -> None:
         set_up(lambda text: print(f"memsched: {text}", file=sys.stderr))
     except CudaUnavailable as error:
         raise InputError(str(error)) from None
-
-
-def _largest_words(prediction: Prediction, room: int | None, given: Mapping[str, Any], varied: Range) -> str:
-    what = f"{varied.name.replace('_', ' ')} of {varied.first}..{varied.last}"
-    if room is not None and prediction.peak > room:
-        return f"no {what} fits"
-    return f"largest {what} that fits: {given[varied.name]}"
 
 
 _PARTS = ("parameters", "buffers", "batch", "optimizer_state", "gradients", "saved", "transients", "workspace")

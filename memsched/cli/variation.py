@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from memsched.core.sizes import InputError
 from memsched.planning import Prediction, StepPlanner, largest_that_fits
 from memsched.render.text.words import format_bytes
 
-__all__ = ["Range", "Values", "Variation", "find_largest", "plan_values", "varied_arguments"]
+__all__ = ["Range", "Values", "Variation", "find_largest", "largest_words", "plan_values", "varied_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,29 @@ class Range:
     last: int
     option: str
 
+    @property
+    def words(self) -> str:
+        """The name of the argument, for people."""
+        return self.name.replace("_", " ")
 
-def varied_arguments(batch_size: str | None, vary: str | None) -> tuple[dict[str, Any], Values | Range | None]:
+
+def varied_arguments(
+    batch_size: str | None, vary: str | None, room: int | None
+) -> tuple[dict[str, Any], Values | Range | None]:
     """What the function is given, and the argument that varies, by the options `--batch-size` and `--vary`.
 
+    room: bytes that there are for a step, if that is known.
+
     Raises:
-        InputError: something that is no size, no list and no range; two arguments that vary.
+        InputError: something that is no size, no list and no range; two arguments that vary; a range without room.
     """
+    given, varied = _arguments(batch_size, vary)
+    if isinstance(varied, Range) and room is None:
+        raise InputError(f"{varied.option}: a range needs --device-memory or --gpu to fit into")
+    return given, varied
+
+
+def _arguments(batch_size: str | None, vary: str | None) -> tuple[dict[str, Any], Values | Range | None]:
     varied = None if vary is None else _parse_variation(vary)
     if batch_size is None:
         return {}, varied
@@ -129,16 +145,24 @@ def plan_values(planner: StepPlanner, varied: Values, given: Mapping[str, Any], 
     return Variation(varied, given, tuple(plans))
 
 
-def find_largest(
-    planner: StepPlanner, room: int, varied: Range, given: Mapping[str, Any], tell: Progress
-) -> int | None:
-    """The largest number of the range with which the planned step needs at most `room` bytes; None when none does."""
+def find_largest(varied: Range, room: int, plan: Callable[[int], tuple[int, str]], tell: Progress) -> int:
+    """The largest number of the range with which a step needs at most `room` bytes; the first, if none does.
+
+    plan: of a number, the bytes that the step needs, and what is to be told of it.
+    """
 
     def need(number: int) -> int:
-        about = f"{varied.name.replace('_', ' ')} {number}"
+        about = f"{varied.words} {number}"
         tell.about(about)
-        peak = planner.plan(("memsched",), {**given, varied.name: number}, tell)[0].peak
-        tell.line(f"{about}: {format_bytes(peak)}, {'fits' if peak <= room else 'does not fit'}")
-        return peak
+        needed, words = plan(number)
+        tell.line(f"{about}: {format_bytes(needed)}, {words}")
+        return needed
 
-    return largest_that_fits(need, room, varied.first, varied.last)
+    largest = largest_that_fits(need, room, varied.first, varied.last)
+    return varied.first if largest is None else largest
+
+
+def largest_words(varied: Range, found: int, fits: bool) -> str:
+    """What `find_largest` has found, in one line."""
+    what = f"{varied.words} of {varied.first}..{varied.last}"
+    return f"largest {what} that fits: {found}" if fits else f"no {what} fits"

@@ -142,6 +142,9 @@ CONTRACT: tuple[Needs, ...] = (
     Needs("torch/_higher_order_ops/auto_functionalize.py", "auto_functionalized_v2", feature="chunks"),
     Needs("torch/_C/_autograd.pyi", "_enable_profiler_legacy", ("config",), feature="measured workspaces"),
     Needs("torch/_C/_autograd.pyi", "_disable_profiler_legacy", feature="measured workspaces"),
+    Needs("torch/_C/_profiler.pyi", "_ExperimentalConfig", feature="measured workspaces"),
+    Needs(_IR, "FallbackKernel", fields=("unflatten_args",), feature="measured workspaces"),
+    Needs(f"{_INDUCTOR}/inductor_prims.py", "force_stride_order", feature="rewrites"),
     Needs(f"{_INDUCTOR}/graph.py", "GraphLowering.decide_layout_opt", ("gm", "is_inference"), feature="rewrites"),
     # collectives
     Needs(_IR, "_WaitKernel"),

@@ -30,10 +30,10 @@ __all__ = ["optimizer_step"]
 def optimizer_step(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> OptimizerStep | None:
     """State, gradients and temporaries of `optimizer`; None when it cannot make a step on tensors without memory.
 
-    parameters: of the model, whose device decides how the optimizer goes about its step.
+    parameters: of the model, whose devices decide how the optimizer goes about its step.
     """
-    device = parameters[0].device.type if parameters else "cpu"
-    twin = _twin(optimizer, device)
+    devices = {parameter.device.type for parameter in parameters}
+    twin = _twin(optimizer, on_gpu="cuda" in devices)
     try:
         twin.step()
         states = [leaf for leaf in tree_leaves([*map(dict, twin.state.values())]) if isinstance(leaf, Tensor)]
@@ -45,28 +45,28 @@ def optimizer_step(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
         return None
     return OptimizerStep(
         # The count of steps, which PyTorch keeps on the CPU, counts where the parameters are on the CPU, too.
-        state=sum(int(leaf.nbytes) for leaf in states if leaf.device.type == "meta" or device == "cpu"),
+        state=sum(int(leaf.nbytes) for leaf in states if leaf.device.type == "meta" or devices == {"cpu"}),
         gradients=sum(int(gradient.nbytes) for gradient in gradients),
         temporaries=0 if all(group.get("fused") for group in optimizer.param_groups) else alive.peak,
     )
 
 
-def _twin(optimizer: torch.optim.Optimizer, device: str) -> torch.optim.Optimizer:
-    """A copy without state, whose parameters have gradients and no memory."""
+def _twin(optimizer: torch.optim.Optimizer, on_gpu: bool) -> torch.optim.Optimizer:
+    """A copy without state, whose parameters have no memory, and gradients as the backward would give them."""
     twin = copy.copy(optimizer)
     twin.state = type(optimizer.state)(dict)
-    twin.param_groups = [_on_meta(group, device) for group in optimizer.param_groups]
+    twin.param_groups = [_on_meta(group, on_gpu) for group in optimizer.param_groups]
     return twin
 
 
-def _on_meta(group: Mapping[str, Any], device: str) -> dict[str, Any]:
+def _on_meta(group: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
     """What a fused step computes, the other two compute as well; where nothing is chosen, PyTorch takes foreach on CUDA
     (`_default_to_fused_or_foreach`, torch/optim/optimizer.py)."""
-    metas = [torch.empty(p.shape, dtype=p.dtype, device="meta", requires_grad=True) for p in group["params"]]
+    metas = [torch.empty(p.shape, dtype=p.dtype, device="meta", requires_grad=p.requires_grad) for p in group["params"]]
     for meta in metas:
-        meta.grad = torch.empty_like(meta)
+        meta.grad = torch.empty_like(meta) if meta.requires_grad else None
     fused, foreach = group.get("fused"), group.get("foreach")
-    foreach = (device == "cuda" if foreach is None else foreach) and not fused
+    foreach = (on_gpu if foreach is None else foreach) and not fused
     return dict(group) | {"params": metas, "fused": None, "foreach": foreach}
 
 

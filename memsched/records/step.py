@@ -32,6 +32,11 @@ class OptimizerStep:
     gradients: int
     temporaries: int
 
+    @property
+    def transients(self) -> int:
+        """What its step needs above parameters and state."""
+        return self.gradients + self.temporaries
+
 
 @dataclass(frozen=True, slots=True)
 class HeldBytes:

@@ -8,13 +8,24 @@ from typing import Any
 
 from memsched.core.sizes import InputError
 
-__all__ = ["FORMATS", "format_of", "image_of", "pyplot"]
+__all__ = ["FORMATS", "checked_figure", "image_of", "pyplot"]
 
 FORMATS = ("png", "svg", "pdf")
 
 
-def format_of(path: str) -> str:
-    """The format that the name of a file asks for; raises InputError."""
+def checked_figure(path: str) -> str:
+    """The format that the name of a file asks for, if the figure can be drawn and written there.
+
+    To be asked before the work whose figure it is.  Raises InputError.
+    """
+    form = _format_of(path)
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise InputError(f"{path}: its folder does not exist")
+    pyplot()
+    return form
+
+
+def _format_of(path: str) -> str:
     form = os.path.splitext(path)[1].removeprefix(".").lower()
     if form not in FORMATS:
         raise InputError(f"{path}: the figure is written as {', '.join('.' + known for known in FORMATS)}")

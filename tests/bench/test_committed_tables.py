@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 from bench.memory import buffer_reuse, cuda_plans
 from bench.memory import model as memory_model
 from bench.patches import command as patches
+from bench.report import readme
 from bench.run import train_step_records
 
 RESULTS = ROOT / "bench" / "results"
@@ -31,6 +32,25 @@ RESULTS = ROOT / "bench" / "results"
 def test_a_table_is_that_of_its_rows(name: str, render: Callable[[Any], str]) -> None:
     rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
     assert (RESULTS / f"{name}.md").read_text() == render(rows)
+
+
+def test_the_pages_show_the_committed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """README.md and docs/results.md: what `python -m bench readme` would put there is there."""
+    monkeypatch.chdir(ROOT)
+    for page, blocks in readme.committed_blocks().items():
+        text = page.read_text()
+        for name, block in blocks.items():
+            assert readme.replace_block(text, name, block) == text, f"{page}: {name}"
+
+
+def test_no_random_model_is_above_stock_or_off_its_plan() -> None:
+    """Measured bytes of a step; the pages say 300 models, 0.12%, and 64 bytes in all but one."""
+    rows = json.loads((RESULTS / "random_models.json").read_text())
+    assert len(rows) == 300
+    assert not [row for row in rows if row["memsched"] > row["stock"]]
+    apart = [abs(row["memsched"] - row["memsched_planned"]) for row in rows]
+    assert max(off / row["memsched"] for off, row in zip(apart, rows, strict=True)) <= 0.0012
+    assert sum(off > 64 for off in apart) == 1
 
 
 def test_the_table_of_training_steps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import random
 import re
@@ -21,6 +22,7 @@ from memsched.files.fields import FormatError
 from memsched.files.graph_file import write_graph
 from memsched.files.json_file import write_json
 from memsched.files.plan_file import plan_to_json
+from memsched.inductor.storages import workspaces
 from memsched.pytest_plugin import assert_peak
 from memsched.records.origin import Origin
 from memsched.render.baseline import GraphPeak, Peaks, PeakTensor, compare, read_peaks, render_changes, write_peaks
@@ -105,6 +107,25 @@ def test_a_risen_peak_fails_and_names_the_tensors(project: Path, capsys: pytest.
     assert main(["check", "wide:step", *gate, "--tolerance", "300%"]) == EXIT_DONE
     assert main(["check", "wide:step", *gate, "--update"]) == EXIT_DONE
     assert main(["check", "wide:step", *gate]) == EXIT_DONE
+
+
+def test_what_is_kept_does_not_depend_on_the_library_of_this_processor(
+    project: Path, monkeypatch: pytest.MonkeyPatch, assert_peak: Callable[..., int]
+) -> None:
+    """A product in bfloat16 is called for what its library allocates: by `explain`, not by the gates."""
+    (project / "half.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def step():\n    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU()).bfloat16()\n"
+        "    return model, torch.randn(64, 64).bfloat16()\n"
+    )
+    called = []
+    monkeypatch.setattr(workspaces, "measured_workspace", lambda call: called.append(call.name))
+    half = importlib.import_module("half")
+    assert main(["check", "half:step", "--baseline", "peaks.json", "--update"]) == EXIT_DONE
+    assert_peak(half.step, at_most="1MiB")
+    assert not called
+    assert main(["explain", "half:step", "--quick"]) == EXIT_DONE
+    assert called
 
 
 def test_the_graphs_of_a_broken_model_are_taken_one_by_one_when_asked(

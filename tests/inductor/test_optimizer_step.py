@@ -83,6 +83,16 @@ def test_the_optimizer_is_left_as_it_was() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
 
 
+def test_frozen_parameters_have_neither_gradients_nor_state() -> None:
+    """An optimizer is often given all of them, adapters and the frozen weights beside."""
+    trained, frozen = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(64, 64), requires_grad=False)
+    for parameters in ([trained], [trained, frozen]):
+        step = optimizer_step(AdamW(parameters, foreach=True), [trained, frozen])
+        assert step is not None
+        assert step.gradients == trained.nbytes and step.state <= 2 * trained.nbytes + _SCALARS
+        assert step.temporaries < frozen.nbytes
+
+
 def test_an_optimizer_that_asks_for_values_is_not_known() -> None:
     class Asks(SGD):
         def step(self, closure: Any = None) -> Any:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from memsched.core.peak import live_buffers, memory_profile
+from memsched.core.result import Status
 from memsched.inductor.failures import reason_of
 from memsched.inductor.train_step.report import StepReport
 from memsched.levers.ladder import Rung
@@ -88,8 +89,11 @@ def _largest_alive(report: GraphReport) -> str:
 
 
 def with_update(rung: Rung, update: OptimizerStep | None) -> Rung:
-    """`rung` with the optimizer's own step behind its graphs, which no lever lowers; peaks there if that needs more."""
-    needed = 0 if update is None else update.gradients + update.temporaries
-    if needed <= rung.peak:
+    """`rung` with the optimizer's own step behind its graphs, which no lever lowers; peaks there if that needs more.
+
+    The bound stays that of the graphs, which the step does not undercut either; that it is met is no longer said.
+    """
+    if update is None or update.transients <= rung.peak:
         return rung
-    return replace(rung, peak=needed, bound=needed, moment=Moment.UPDATE, graph="", blame="every gradient")
+    status = str(Status.BOUNDED) if rung.status == Status.OPTIMAL else rung.status
+    return replace(rung, peak=update.transients, status=status, moment=Moment.UPDATE, graph="", blame="every gradient")

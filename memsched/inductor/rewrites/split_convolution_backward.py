@@ -28,6 +28,7 @@ from torch import fx
 from torch._inductor.inductor_prims import force_stride_order
 
 from memsched.inductor.compat import lays_channels_last
+from memsched.inductor.rewrites.nodes import call_with_value, is_static
 from memsched.inductor.rewrites.realize import realize_operator
 
 __all__ = ["split_convolution_gradients"]
@@ -44,7 +45,8 @@ def split_convolution_gradients(graph: fx.Graph) -> list[fx.Node]:
     graph: of ATen operators.  Depthwise convolutions are left as they are.
     """
     both = [node for node in graph.nodes if node.target is aten.convolution_backward.default and _wants_both(node)]
-    return [_split(graph, node) for node in both]
+    all_last = bool(both) and lays_channels_last(graph)
+    return [_split(graph, node, all_last) for node in both]
 
 
 def _wants_both(node: fx.Node) -> bool:
@@ -64,10 +66,11 @@ def _is_depthwise(node: fx.Node) -> bool:
     return isinstance(weights, fx.Node) and groups != 1 and weights.meta["val"].shape[1] == 1
 
 
-def _split(graph: fx.Graph, node: fx.Node) -> fx.Node:
+def _split(graph: fx.Graph, node: fx.Node, all_last: bool) -> fx.Node:
+    """all_last: whether Inductor gives every convolution of the graph its images with the channels last."""
     to_bias = node.args[_MASK][2]
     with graph.inserting_before(node):
-        if _channels_come_last(graph, node):
+        if _channels_come_last(node, all_last):
             to_weights_reads, to_input_reads = _laid_out(graph, node)
         else:
             to_weights_reads = to_input_reads = node.args[: _WEIGHTS + 1]
@@ -105,17 +108,16 @@ def _part(graph: fx.Graph, node: fx.Node, reads: Sequence[fx.Node], mask: list[b
     return part
 
 
-def _channels_come_last(graph: fx.Graph, node: fx.Node) -> bool:
+def _channels_come_last(node: fx.Node, all_last: bool) -> bool:
     """Whether the library will work with the channels last: one of the two lies so, or Inductor lays all of them so."""
-    images, weights = (argument.meta["val"] for argument in (node.args[_IMAGES], node.args[_WEIGHTS]))
-    if not all(isinstance(size, int) for size in (*images.shape, *weights.shape)):
-        return False  # asked how it lies, a symbolic shape would guard the compiled code
-    if images.dim() != 4:
+    read = (node.args[_IMAGES], node.args[_WEIGHTS])
+    if not all(map(is_static, read)) or read[0].meta["val"].dim() != 4:
         return False
-    return _lies_last(images) or _lies_last(weights) or lays_channels_last(graph)
+    return all_last or any(map(_lies_last, read))
 
 
-def _lies_last(value: torch.Tensor) -> bool:
+def _lies_last(tensor: fx.Node) -> bool:
+    value = tensor.meta["val"]
     return bool(value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous())
 
 
@@ -124,20 +126,18 @@ def _channels_last(graph: fx.Graph, tensor: fx.Node) -> fx.Node:
     value = tensor.meta["val"]
     if value.is_contiguous(memory_format=torch.channels_last):
         return tensor
-    laid = value.contiguous(memory_format=torch.channels_last)
-    in_memory = graph.call_function(realize_operator, (tensor,))
-    in_memory.meta["val"] = value
-    node = graph.call_function(force_stride_order, (in_memory, list(laid.stride())))
-    node.meta["val"] = laid
-    return node
+    in_memory = call_with_value(graph, realize_operator, (tensor,))
+    return call_with_value(graph, force_stride_order, (in_memory, _strides_of_channels_last(value)))
 
 
 def _viewed_channels_last(graph: fx.Graph, tensor: fx.Node) -> fx.Node:
     """The memory of `tensor`, viewed as if the channels came last; its values end up in other places."""
-    value, last = tensor.meta["val"], torch.channels_last
-    if value.is_contiguous(memory_format=last) or not value.is_contiguous():
+    value = tensor.meta["val"]
+    if value.is_contiguous(memory_format=torch.channels_last) or not value.is_contiguous():
         return tensor
-    strides = torch.empty_like(value, memory_format=last).stride()
-    view = graph.call_function(aten.as_strided.default, (tensor, list(value.shape), list(strides)))
-    view.meta["val"] = aten.as_strided.default(value, value.shape, strides)
-    return view
+    lie = (tensor, list(value.shape), _strides_of_channels_last(value))
+    return call_with_value(graph, aten.as_strided.default, lie)
+
+
+def _strides_of_channels_last(value: torch.Tensor) -> list[int]:
+    return list(torch.empty_like(value, memory_format=torch.channels_last).stride())

@@ -8,7 +8,7 @@ with its second factor transposed 698,112 and 1,484,672.
 
 The thread has none of the compile's modes (fake tensors, autocast, gradients, a profiler of the user's), and PyTorch's
 profiler of one thread counts its allocations in a millisecond.  Each call is measured once in a process.  It is made
-only where it costs next to nothing: `_MOST_PRODUCTS` and `_MOST_BYTES`; for larger ones the table of
+only where it costs next to nothing: `_MOST_MULTIPLICATIONS` and `_MOST_BYTES`; for larger ones the table of
 `memsched.inductor.storages.workspaces` has to do.
 """
 
@@ -32,7 +32,7 @@ __all__ = ["LibraryCall", "Operand", "library_call", "measured_workspace"]
 
 _log = logging.getLogger("memsched")
 
-_MOST_PRODUCTS = 2**31
+_MOST_MULTIPLICATIONS = 2**31
 """Multiplications of a call that is made: a tenth of a second on two cores."""
 _MOST_BYTES = 2**28
 """Bytes of its operands; the graph holds as many when it gets there."""
@@ -160,10 +160,10 @@ def _is_cheap(call: LibraryCall) -> bool:
     operands = call.operands
     if not operands or sum(operand.bytes for operand in operands) > _MOST_BYTES:
         return False
-    return _products(call.name, operands) <= _MOST_PRODUCTS
+    return _multiplications(call.name, operands) <= _MOST_MULTIPLICATIONS
 
 
-def _products(name: str, operands: Sequence[Operand]) -> float:
+def _multiplications(name: str, operands: Sequence[Operand]) -> float:
     """Multiplications of a call, or a little more; infinite for an operator that is not called."""
     if name in _PRODUCTS:
         left, right = operands[-2:]

@@ -87,7 +87,7 @@ def _how_much(explanation: Explanation, planned: Sequence[GraphExplanation]) -> 
 
 def _update(update: OptimizerStep, held: int, step: int) -> Iterator[str]:
     """The optimizer's own step, if that is where most is needed."""
-    needed = held + update.gradients + update.temporaries
+    needed = held + update.transients
     if needed > step:
         own = format_bytes(update.temporaries)
         yield f"optimizer.step() then needs {format_bytes(needed)}: every gradient, and {own} of its own."

@@ -25,11 +25,14 @@ from memsched.inductor.capture.lower import planned_way, run_uncompiled
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit import model as fit_model
 from memsched.inductor.fit.choose import climb_for
-from memsched.inductor.fit.rungs import rung_of
+from memsched.inductor.fit.rungs import rung_of, with_update
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.rewrites.checkpoint_blocks import blocks_of, checkpoint_blocks
 from memsched.inductor.rewrites.save_random import is_random
+from memsched.levers.ladder import Rung
 from memsched.levers.moments import Moment
+from memsched.levers.setting import Setting
+from memsched.records.step import OptimizerStep
 from tests.paths import ROOT
 
 STRICT = {"strict": True, "fx_graph_cache": False}
@@ -314,6 +317,7 @@ def test_ctrl_c_keeps_the_rungs_that_were_found(
         (("--batch-size", "1..8"), "a range needs --device-memory"),
         (("--vary", "length=1,2", "-o", "x.svg"), "the figure is of one ladder"),
         (("-o", "ladder.txt"), "ladder.txt: the figure is written as .png"),
+        (("-o", "nowhere/ladder.svg"), "nowhere/ladder.svg: its folder does not exist"),
         (("--gpu", "abacus"), "abacus"),
         (("--device", "tpu"), "device 'tpu' is unknown"),
     ],
@@ -322,6 +326,14 @@ def test_bad_input_is_one_line(argv: tuple[str, ...], words: str, capsys: pytest
     assert main(["fit", "small:step", *argv]) == EXIT_BAD_INPUT
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("memsched: ") and words in line
+
+
+def test_a_step_that_peaks_in_its_optimizer_says_so_and_is_not_called_optimal() -> None:
+    """What is proved is proved of the graphs: the optimizer's own step is not ordered."""
+    graphs = Rung(Setting(), 100, 120, 100, "optimal", Moment.END, 9, 0, "backward 0", "x")
+    assert with_update(graphs, None) == with_update(graphs, OptimizerStep(50, 60, 40)) == graphs
+    later = with_update(graphs, OptimizerStep(state=50, gradients=60, temporaries=41))
+    assert (later.peak, later.bound, later.status, later.moment) == (101, 100, "bounded", Moment.UPDATE)
 
 
 @pytest.mark.fakecuda
