@@ -71,6 +71,12 @@ class Budget:
         """Whether nothing may be spent any more."""
         return self.units <= 0 or self.timed_out
 
+    @property
+    def seconds_left(self) -> float:
+        """CPU seconds that are left: what the units stand for, or up to the deadline, whichever ends first."""
+        seconds = max(0, self.units) / UNITS_PER_SECOND
+        return seconds if self.deadline is None else max(0.0, min(seconds, self.deadline - time.thread_time()))
+
     def _read_clock(self) -> None:
         if self.deadline is not None and time.thread_time() > self.deadline:
             self.timed_out = True

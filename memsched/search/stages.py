@@ -7,7 +7,7 @@ runs, so that a missing solver is a failure of its stage only.
 from __future__ import annotations
 
 from memsched.core.result import StatementCertificate
-from memsched.search.budget import UNITS_PER_SECOND, Budget
+from memsched.search.budget import Budget
 from memsched.search.state import State
 
 __all__ = [
@@ -231,17 +231,19 @@ def model_ilp(state: State) -> None:
 
 
 def _model(state: State, solver: str) -> None:
-    """Ask a solver in a child process, for as many seconds as the units that are left are worth."""
+    """Ask a solver in a child process, for the time that is left."""
     from memsched.search.models.child import solve_in_child
     from memsched.search.models.model import ModelLimits
 
     if state.budget.exhausted:
         return
-    seconds = state.budget.units / UNITS_PER_SECOND
+    seconds = state.budget.seconds_left
     limits = ModelLimits(seconds=seconds, work=seconds * _WORK_PER_SECOND, seed=state.options.seed)
     state.budget.spend(state.budget.units)
     answer = solve_in_child(solver, state.graph, state.order, state.lower_bound, limits)
-    if not answer.repeatable:
+    if answer.failure:
+        state.notes.append(f"{answer.failure}; what it had found is kept")
+    elif not answer.repeatable:
         state.notes.append(f"{solver}: stopped by the clock")
     if answer.order is not None:
         state.offer(answer.order, solver)

@@ -5,11 +5,13 @@ polynomial algorithm.  All run in child processes, as they do in the solver.
 from __future__ import annotations
 
 import math
+import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -215,3 +217,44 @@ def test_no_solver_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits_are_finite_or_absent() -> None:
     assert ModelLimits(seconds=1).work == math.inf
     assert model.ModelAnswer(None, 0, False).repeatable
+
+
+def test_what_a_dying_solver_had_reported_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It reports a bound, and dies (of memory, of a signal): the bound counts, and the note says how it died."""
+    report = '{"order": null, "lower_bound": 9, "finished": false, "repeatable": true, "last": false}'
+    child = _script(tmp_path, f"""echo '{{"started": true}}'; echo '{report}'; read problem; exit 3""")
+    monkeypatch.setattr(sys, "executable", child)
+    with ChildSolver("cpsat") as solver:
+        answer = solver.solve(wide(2), None, 7, LIMITS)
+    assert (answer.lower_bound, answer.finished, answer.repeatable) == (9, False, False)
+    assert answer.failure == "cpsat died with exit code 3"
+
+
+def test_a_child_that_is_stopped_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stopped before it begins, it takes no CPU time and says nothing: seconds later the solve goes on without it."""
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, "kill -STOP $$"))
+    started = time.monotonic()
+    with ChildSolver("cpsat") as solver:
+        answer = solver.solve(wide(2), None, 7, ModelLimits(seconds=3))
+    assert time.monotonic() - started < 8
+    assert (answer.order, answer.lower_bound, answer.repeatable) == (None, 7, False)
+
+
+def test_a_child_that_works_on_has_its_time_in_cpu_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It counts for ever: killed after a second and the two that it has to stop, not before it has had them."""
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, """echo '{"started": true}'; while :; do :; done"""))
+    before = os.times()
+    with ChildSolver("cpsat") as solver:
+        answer = solver.solve(wide(2), None, 7, ModelLimits(seconds=1))
+    after = os.times()
+    taken = after.children_user + after.children_system - before.children_user - before.children_system
+    assert 2.9 < taken < 6
+    assert answer.lower_bound == 7
+
+
+def _script(folder: Path, lines: str) -> str:
+    """A program that stands for the child."""
+    program = folder / "child"
+    program.write_text(f"#!/bin/sh\n{lines}\n")
+    program.chmod(0o755)
+    return str(program)

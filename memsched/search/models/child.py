@@ -11,7 +11,10 @@ memory; and OR-Tools and highspy cannot be loaded together (both bring a library
 highspy 1.15 fails with undefined symbols, whichever comes first).  The child is the leader of a process group, so that
 CBC, which it starts in turn, dies with it.
 
-What a killed child has reported counts: a bound is never thrown away.
+Its time is CPU time, its own and that of what it starts: a busy machine takes none of it.  A child that stands still
+(stopped, swapped out, waiting for a lock) is given up after a few seconds.
+
+What a child has reported counts, whether it was killed or died: a bound is never thrown away.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -36,6 +39,7 @@ from memsched.files.graph_file import graph_from_json, graph_to_json
 from memsched.search.models.cpsat import solve_cpsat
 from memsched.search.models.ilp import solve_ilp
 from memsched.search.models.model import ModelAnswer, ModelError, ModelLimits
+from memsched.search.models.watch import ChildWatch
 
 __all__ = ["SOLVERS", "ChildSolver", "solve_in_child"]
 
@@ -44,6 +48,7 @@ SOLVERS: tuple[str, ...] = ("cpsat", "ilp", "cbc", "model-ilp")
 
 _SECONDS_TO_START = 20.0
 _SECONDS_TO_STOP = 2.0
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def solve_in_child(
@@ -98,7 +103,7 @@ class ChildSolver:
             process.stdin.flush()
         except BrokenPipeError:
             raise self._failure() from None
-        return self._answer(ModelAnswer(None, floor, finished=False), limits.seconds)
+        return self._answer(ModelAnswer(None, floor, finished=False), limits.seconds, ChildWatch(process.pid))
 
     def kill(self) -> None:
         """End the child and everything that it has started, now."""
@@ -131,29 +136,45 @@ class ChildSolver:
             threading.Thread(target=_pump, args=(self._process.stdout, self._lines), daemon=True).start()
         return self._process
 
-    def _answer(self, answer: ModelAnswer, seconds: float) -> ModelAnswer:
-        """Follow the reports up to the last one, or to the end of the time."""
-        ready_by = time.monotonic() + _SECONDS_TO_START
-        stop_by = ready_by + seconds + _SECONDS_TO_STOP
+    def _answer(self, answer: ModelAnswer, seconds: float, watch: ChildWatch) -> ModelAnswer:
+        """Follow the reports up to the last one, to the end of the child's time, or to its death."""
+        watch.allow(_SECONDS_TO_START)
+        reported = False
         while True:
             try:
-                line = self._lines.get(timeout=max(0.0, stop_by - time.monotonic()))
-            except queue.Empty:
+                report = self._next_report(watch)
+            except ModelError as error:
+                if not reported:
+                    raise
+                return replace(answer, finished=False, repeatable=False, failure=str(error))
+            if report is None:
                 self.kill()
-                return ModelAnswer(answer.order, answer.lower_bound, finished=False, repeatable=False)
-            if line is None:
-                raise self._failure()
-            report = json.loads(line)
-            if "error" in report:
-                raise ModelError(report["error"])
+                return replace(answer, finished=False, repeatable=False)
             if "started" in report:
-                stop_by = time.monotonic() + seconds + _SECONDS_TO_STOP
+                watch.allow(seconds + _SECONDS_TO_STOP)
                 continue
+            reported = True
             order = answer.order if report["order"] is None else tuple(report["order"])
             bound = max(answer.lower_bound, report["lower_bound"])
             answer = ModelAnswer(order, bound, report["finished"], report["repeatable"])
             if report["last"]:
                 return answer
+
+    def _next_report(self, watch: ChildWatch) -> dict[str, Any] | None:
+        """What the child says next; None when its time is over.  Raises ModelError when it dies or fails."""
+        while True:
+            try:
+                line = self._lines.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            except queue.Empty:
+                if watch.over():
+                    return None
+                continue
+            if line is None:
+                raise self._failure()
+            report: dict[str, Any] = json.loads(line)
+            if "error" in report:
+                raise ModelError(report["error"])
+            return report
 
     def _failure(self) -> ModelError:
         """What the child said when it died."""

@@ -35,7 +35,8 @@ class ModelTooLarge(ModelError):
 class ModelLimits:
     """What one model may spend.
 
-    seconds: wall clock; a safety net, after which the child process is killed.
+    seconds: CPU time of the child; a safety net, after which it is killed.  The solver in it stops by itself after as
+        many seconds of the clock.
     work: the solver's own repeatable measure: CP-SAT's deterministic time (about seconds), branch-and-bound nodes of
         HiGHS and CBC in thousands.
     seed: of the solver.
@@ -55,13 +56,15 @@ class ModelAnswer:
     order: the best order, or None.
     lower_bound: bytes that every order needs; 0 when nothing was proved.
     finished: whether the solver came to its end; if not, a limit stopped it.
-    repeatable: whether it stopped at the same place as on every other machine (False: the wall clock stopped it).
+    repeatable: whether it stopped at the same place as on every other machine (False: its time was over, or it died).
+    failure: how it died, when it had reported something before; what it had reported is here.
     """
 
     order: tuple[int, ...] | None
     lower_bound: int
     finished: bool
     repeatable: bool = True
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
