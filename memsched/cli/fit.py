@@ -13,13 +13,12 @@ from memsched.cli.plan import declare_device_memory, room_of
 from memsched.cli.progress import Progress
 from memsched.cli.text import columns, print_text
 from memsched.cli.variation import Range, Values, find_largest, largest_words, varied_arguments
-from memsched.core.sizes import InputError
+from memsched.core.sizes import InputError, format_bytes
 from memsched.files.json_file import atomic_write
 from memsched.fitting import Fit, FitPlanner
 from memsched.levers.ladder import Rung
 from memsched.render.figure import checked_figure
 from memsched.render.text.fit import draw_ladder
-from memsched.render.text.words import format_bytes
 
 __all__ = ["COMMANDS"]
 

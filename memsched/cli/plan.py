@@ -13,9 +13,8 @@ from memsched.cli.progress import Progress
 from memsched.cli.text import print_columns
 from memsched.cli.variation import Range, Values, Variation, find_largest, largest_words, plan_values, varied_arguments
 from memsched.core.gpus import GPUS, memory_of
-from memsched.core.sizes import InputError, parse_bytes
+from memsched.core.sizes import InputError, format_bytes, parse_bytes
 from memsched.planning import OPTIMIZER_STEP, Prediction, StepPlanner
-from memsched.render.text.words import format_bytes
 
 __all__ = ["COMMANDS", "declare_device_memory", "room_of"]
 

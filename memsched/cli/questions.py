@@ -63,7 +63,9 @@ def _told(found: Explanation, arguments: argparse.Namespace) -> str:
 
 
 def _is_file(target: str) -> bool:
-    return os.path.isfile(target) or target.endswith((".json", ".json.gz"))
+    """A file, a pipe or a device; and what is called like a file, so that a missing one is called missing."""
+    there = os.path.exists(target) and not os.path.isdir(target)
+    return there or target.endswith((".json", ".json.gz"))
 
 
 def _check_output(output: str | None) -> None:

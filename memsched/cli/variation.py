@@ -14,9 +14,8 @@ from typing import Any
 
 from memsched.cli.progress import Progress
 from memsched.cli.text import columns
-from memsched.core.sizes import InputError
+from memsched.core.sizes import InputError, format_bytes
 from memsched.planning import Prediction, StepPlanner, largest_that_fits
-from memsched.render.text.words import format_bytes
 
 __all__ = ["Range", "Values", "Variation", "find_largest", "largest_words", "plan_values", "varied_arguments"]
 

@@ -1,6 +1,7 @@
-"""What people type: sizes such as "1.2GiB" and tolerances such as "1%", and the error that names what they typed wrong.
+"""Sizes as people type and read them, tolerances such as "1%", and the error that names what they typed wrong.
 
 parse_bytes("1.2GiB") == 1288490188        parse_bytes("500 MB") == 500_000_000        parse_share("1%") == 0.01
+format_bytes(18334208) == "17.48 MiB"
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 
 from memsched.core.graph import MAX_BYTES
 
-__all__ = ["InputError", "parse_bytes", "parse_share"]
+__all__ = ["InputError", "format_bytes", "parse_bytes", "parse_share"]
 
 
 class InputError(ValueError):
@@ -23,6 +24,9 @@ _UNITS = {"": 1, "b": 1, "byte": 1, "bytes": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _UNITS[f"{_letter}ib"] = 1024**_power
     _UNITS[f"{_letter}b"] = 1000**_power
+
+
+_SHOWN_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def parse_bytes(text: str | int) -> int:
@@ -49,3 +53,9 @@ def parse_share(text: str) -> float:
     if not 0 <= share < math.inf:
         raise InputError(f"{text!r} is not a tolerance: write it as 1% or 0.01")
     return share
+
+
+def format_bytes(count: int) -> str:
+    """`count` in binary units with two decimals; exact below 1024."""
+    unit = 0 if count < 1024 else min((count.bit_length() - 1) // 10, len(_SHOWN_UNITS) - 1)
+    return f"{count} bytes" if not unit else f"{count / 1024**unit:.2f} {_SHOWN_UNITS[unit]}"

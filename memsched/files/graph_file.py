@@ -22,6 +22,7 @@ from memsched.files.json_file import read_json, write_json
 __all__ = [
     "GRAPH_FORMAT",
     "graph_from_json",
+    "graph_of",
     "graph_to_json",
     "read_graph",
     "write_graph",
@@ -32,7 +33,11 @@ GRAPH_FORMAT = "memsched-graph/1"
 
 def read_graph(path: str | os.PathLike[str]) -> Graph:
     """The graph in a `memsched-graph/1` file or in Inductor's debug JSON; raises FormatError."""
-    data = read_json(path)
+    return graph_of(path, read_json(path))
+
+
+def graph_of(path: str | os.PathLike[str], data: object) -> Graph:
+    """The graph in the parsed JSON of the file `path`, as `read_graph` reads it; raises FormatError."""
     try:
         if isinstance(data, dict) and "format" not in data and {"nodes", "buffers"} <= data.keys():
             return graph_from_inductor_json(data, name=Path(path).name)

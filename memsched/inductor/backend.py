@@ -10,6 +10,7 @@ otherwise keep the choices of an earlier compile.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import logging
@@ -23,7 +24,7 @@ from torch._inductor.virtualized import V
 
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import as_one_pass, unsupported_reason
-from memsched.inductor.failures import leave_to_stock, reason_of
+from memsched.inductor.failures import leave_to_stock, reason_of, stock_goes_on
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.overlap import AlreadyRun
 from memsched.inductor.partition import PlannedPartition
@@ -112,8 +113,12 @@ def compile_planned(
     sink: Sink = publish,
 ) -> Any:
     """Compile `gm` under Inductor's config patches `inductor` and memsched's; each report goes to `sink`."""
-    patches = {**inductor, **planning_patches(options, inductor, sink), **partition_patches(options, inductor)}
-    return compile_fx(gm, example_inputs, inner_compile=_with_choices(options), config_patches=patches)
+    compile_graph: Callable[..., Any] = compile_fx_inner
+    patches = dict(inductor)
+    with stock_goes_on("a graph", "setting up the passes", strict=options.strict):
+        compile_graph = _with_choices(options)
+        patches |= planning_patches(options, inductor, sink) | partition_patches(options, inductor)
+    return compile_fx(gm, example_inputs, inner_compile=compile_graph, config_patches=patches)
 
 
 def planning_patches(
@@ -187,10 +192,13 @@ def _is_ours(choices: Any) -> bool:
 def _with_choices(options: BackendOptions) -> Callable[..., Any]:
     @functools.wraps(compile_fx_inner)
     def compile_with_choices(*args: Any, **kwargs: Any) -> Any:
-        with V.set_choices_handler(PlannedChoices(options)), signing():
+        with contextlib.ExitStack() as around:
+            with stock_goes_on("the fusion of a graph", "setting up the choices", strict=options.strict):
+                around.enter_context(V.set_choices_handler(PlannedChoices(options)))
+                around.enter_context(signing())
             return compile_fx_inner(*args, **kwargs)
 
-    return noting_saved_copies(compile_with_choices)
+    return noting_saved_copies(compile_with_choices, strict=options.strict)
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 from torch._dynamo.utils import counters as torch_counters
 
 from memsched.records.published import count
 
-__all__ = ["leave_to_stock", "reason_of"]
+__all__ = ["leave_to_stock", "reason_of", "stock_goes_on"]
 
 log = logging.getLogger("memsched")
 
@@ -18,6 +20,20 @@ def leave_to_stock(what: str, doing: str, reason: str) -> None:
     count(doing)
     torch_counters["memsched"][doing] += 1
     log.warning("memsched: %s is left to stock Inductor (%s)", what, reason)
+
+
+@contextlib.contextmanager
+def stock_goes_on(what: str, doing: str, *, strict: bool) -> Iterator[None]:
+    """A context that a failure ends early: what it would have set stays as it was, which is stock's.
+
+    strict: the failure is raised instead.
+    """
+    try:
+        yield
+    except Exception as error:
+        if strict:
+            raise
+        leave_to_stock(what, doing, reason_of(error))
 
 
 def reason_of(error: BaseException) -> str:

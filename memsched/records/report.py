@@ -1,6 +1,6 @@
 """What memsched says about one compiled graph.
 
-print(report)     backward 0: 178 ops, peak 26.1 MiB (stock 35.0), bound 26.1, gap 0.0%, ...
+print(report)     backward 0: 178 ops, peak 26.07 MiB (stock 35.04 MiB), bound 26.07 MiB, gap 0.0%, ...
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from memsched.core.graph import Graph
 from memsched.core.result import Schedule, Status
+from memsched.core.sizes import format_bytes
 from memsched.records.fusion import MadeFusion, RefusedFusion
 from memsched.records.origin import Origin
 
@@ -130,11 +131,9 @@ class GraphReport:
     def __str__(self) -> str:
         if self.fallback:
             return f"{self.name}: {self.ops} ops, left to stock: {self.fallback}"
-        mib = 2**20
         return (
-            f"{self.name}: {self.ops} ops, peak {self.peak / mib:.2f} MiB "
-            f"(stock {self.stock_peak / mib:.2f}), "
-            f"bound {self.lower_bound / mib:.2f}, gap {self.gap:.1%}, {self.status} by {self.method}, "
+            f"{self.name}: {self.ops} ops, peak {format_bytes(self.peak)} (stock {format_bytes(self.stock_peak)}), "
+            f"bound {format_bytes(self.lower_bound)}, gap {self.gap:.1%}, {self.status} by {self.method}, "
             f"{self.fusions_refused} fusions refused, "
             + ("planned before, from Inductor's cache" if self.cached else f"{self.seconds:.2f} s")
         )

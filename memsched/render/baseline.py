@@ -17,13 +17,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from memsched.core.sizes import InputError
+from memsched.check.error import CheckError
+from memsched.check.plan import check_plan
+from memsched.core.sizes import InputError, format_bytes
 from memsched.files.fields import Fields, FormatError
 from memsched.files.json_file import read_json, write_json
-from memsched.files.plan_file import PLAN_FORMAT, Plan, origin_from_json, read_plan
+from memsched.files.plan_file import PLAN_FORMAT, Plan, origin_from_json, plan_from_json
 from memsched.records.explanation import EXPLANATION_FORMAT, Explanation, GraphExplanation
 from memsched.records.origin import Origin
-from memsched.render.text.words import clipped, format_bytes, type_of
+from memsched.render.text.words import clipped, type_of
 from memsched.render.timeline import timeline_of
 
 __all__ = [
@@ -140,7 +142,7 @@ def read_peaks(path: str | os.PathLike[str]) -> Peaks:
     data = read_json(path)
     kind = data.get("format") if isinstance(data, dict) else None
     if kind == PLAN_FORMAT:
-        return Peaks((_planned_peak(read_plan(path)),))
+        return _planned_peaks(path, data)
     if kind not in (PEAKS_FORMAT, EXPLANATION_FORMAT):
         expected = f"{PEAKS_FORMAT}, {EXPLANATION_FORMAT} or {PLAN_FORMAT}"
         raise FormatError(f"{path}: format: expected {expected}, found {str(kind)[:40]!r}")
@@ -169,11 +171,20 @@ def _tensor_from_json(fields: Fields) -> PeakTensor:
     return PeakTensor(size, *(fields.text(key, "") for key in ("type", "operator", "module", "source")))
 
 
+def _planned_peaks(path: str | os.PathLike[str], data: object) -> Peaks:
+    plan = plan_from_json(path, data)
+    try:
+        return Peaks((_planned_peak(plan),))
+    except (FormatError, CheckError) as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
 def _planned_peak(plan: Plan) -> GraphPeak:
-    """The peak of a plan; its tensors too, if the plan holds its graph."""
+    """The peak of a plan; its tensors too, if the plan holds its graph, of which it must be a plan then."""
     graph = plan.embedded_graph()
     tensors: tuple[PeakTensor, ...] = ()
     if graph is not None:
+        check_plan(graph, plan)
         timeline = timeline_of(graph, plan.order, origins=plan.embedded_origins())
         live = (graph.buffers[index] for index in timeline.live_at(timeline.profile.peak_step))
         tensors = tuple(_peak_tensor(buffer.size, timeline.origins.get(buffer.name, Origin())) for buffer in live)

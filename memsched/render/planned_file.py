@@ -17,9 +17,9 @@ from memsched.check.plan import check_plan
 from memsched.core.graph import Graph
 from memsched.core.result import Options, Schedule, Status
 from memsched.files.fields import FormatError
-from memsched.files.graph_file import read_graph
+from memsched.files.graph_file import graph_of, read_graph
 from memsched.files.json_file import read_json
-from memsched.files.plan_file import PLAN_FORMAT, Plan, read_plan
+from memsched.files.plan_file import PLAN_FORMAT, Plan, plan_from_json
 from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin
 from memsched.search.solver import solve
@@ -46,8 +46,8 @@ def read_planned(path: str, graph_path: str | None = None, options: Options | No
     """
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
-        return _ordered(read_graph(path), options or Options())
-    plan, named = read_plan(path), read_graph(graph_path) if graph_path else None
+        return _ordered(graph_of(path, data), options or Options())
+    plan, named = plan_from_json(path, data), read_graph(graph_path) if graph_path else None
     try:
         return _checked(plan, named)
     except (FormatError, CheckError) as error:

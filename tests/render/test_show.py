@@ -25,6 +25,7 @@ from memsched.core.result import (
     StatementCertificate,
     TreeCertificate,
 )
+from memsched.core.sizes import format_bytes
 from memsched.files.graph_file import write_graph
 from memsched.files.json_file import write_json
 from memsched.files.plan_file import plan_to_json, read_plan
@@ -33,7 +34,7 @@ from memsched.render.perfetto import render_perfetto
 from memsched.render.show import FORMATS
 from memsched.render.snapshot import render_snapshot, snapshot_of
 from memsched.render.text.table import COLUMNS, render_csv
-from memsched.render.text.words import certificate_words, clipped, format_bytes, gap_words
+from memsched.render.text.words import certificate_words, clipped, gap_words
 from memsched.render.timeline import Lifetime, timeline_of
 from memsched.search.orders.inductor import dfs_order
 from memsched.search.solver import solve

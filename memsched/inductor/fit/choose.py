@@ -18,6 +18,7 @@ from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._inductor.compile_fx import compile_fx
 
+from memsched.core.sizes import format_bytes
 from memsched.inductor.capture.lower import lower, planned_way
 from memsched.inductor.compat import graph_numbers_kept
 from memsched.inductor.failures import leave_to_stock, reason_of
@@ -48,14 +49,14 @@ def chosen_options(
     try:
         with graph_numbers_kept():
             ladder = climb_for(options, plan)
+        if not ladder.fits:
+            log.warning("memsched: %s", missed_words(ladder))
+        log.info("memsched: %s, after %d plans", ladder.chosen.setting, ladder.plans)
     except Exception as error:
         if options.strict:
             raise
         leave_to_stock("the choice of levers", "pulling levers", reason_of(error))
         return options.at(options.setting)
-    if not ladder.fits:
-        log.warning("memsched: %s", missed_words(ladder))
-    log.info("memsched: %s, after %d plans", ladder.chosen.setting, ladder.plans)
     return options.at(ladder.chosen.setting)
 
 
@@ -89,8 +90,8 @@ def missed_words(ladder: Ladder) -> str:
     """One line for a budget that no setting meets: what is missing, when, and which tensor binds."""
     lowest, budget = ladder.rungs[-1], ladder.budget or 0
     return (
-        f"the budget of {budget / 2**20:.2f} MiB is missed by {(lowest.peak - budget) / 2**20:.2f} MiB: the lowest "
-        f"setting found ({lowest.setting}) needs {lowest.peak / 2**20:.2f} MiB at {lowest.moment}, "
+        f"the budget of {format_bytes(budget)} is missed by {format_bytes(lowest.peak - budget)}: the lowest "
+        f"setting found ({lowest.setting}) needs {format_bytes(lowest.peak)} at {lowest.moment}, "
         f"where {lowest.blame} is alive"
     )
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from memsched.core.peak import live_buffers, memory_profile
 from memsched.core.result import Status
+from memsched.core.sizes import format_bytes
 from memsched.inductor.failures import reason_of
 from memsched.inductor.train_step.report import StepReport
 from memsched.levers.ladder import Rung
@@ -85,7 +86,7 @@ def _largest_alive(report: GraphReport) -> str:
         return ""
     largest = max(alive, key=lambda buffer: (buffer.size, buffer.name))
     origin = report.origins.get(largest.name, Origin())
-    return f"{largest.size / 2**20:.2f} MiB of {origin.source or origin.operator or largest.name}"
+    return f"{format_bytes(largest.size)} of {origin.source or origin.operator or largest.name}"
 
 
 def with_update(rung: Rung, update: OptimizerStep | None) -> Rung:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from memsched.core.sizes import InputError
+from memsched.core.sizes import InputError, format_bytes
 from memsched.inductor.calls import Batch, Model
 from memsched.inductor.capture.fakes import on_fakes
 from memsched.inductor.capture.plan_only import plan_only
@@ -138,7 +138,7 @@ class _Planner:
 
 
 def _bytes_of(reports: Sequence[GraphReport]) -> str:
-    return f"{max(report.peak for report in reports) / 2**20:.2f} MiB"
+    return format_bytes(max(report.peak for report in reports))
 
 
 def _plan(

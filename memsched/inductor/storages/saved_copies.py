@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ from torch import fx
 from torch._guards import TracingContext
 from torch._inductor.virtualized import V
 
+from memsched.inductor.failures import stock_goes_on
 from memsched.inductor.rewrites.keep_saved_layout import is_tensor_input
 from memsched.inductor.sizes import is_tensor
 
@@ -40,16 +42,25 @@ def note_saved_copies() -> None:
         _note(_results_of(V.graph.graph), [strides_of(output) for output in V.graph.graph_outputs])
 
 
-def noting_saved_copies(compile_graph: Callable[..., Any]) -> Callable[..., Any]:
-    """A `compile_fx_inner` that also notes the copies that a forward graph returns, wherever it comes from."""
+def noting_saved_copies(compile_graph: Callable[..., Any], *, strict: bool) -> Callable[..., Any]:
+    """A `compile_fx_inner` that also notes the copies that a forward graph returns, wherever it comes from.
+
+    strict: a failure to note is raised; otherwise it is told, and the backward is planned as if nothing were a copy.
+    """
+
+    def noting() -> AbstractContextManager[None]:
+        return stock_goes_on("the layout of what is saved", "noting saved copies", strict=strict)
 
     @functools.wraps(compile_graph)
     def compile_and_note(gm: fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
-        results = _results_of(gm.graph)  # before Inductor changes the graph
+        results: list[Any] = []
+        with noting():
+            results = _results_of(gm.graph)  # before Inductor changes the graph
         compiled = compile_graph(gm, *args, **kwargs)
-        context = TracingContext.try_get()
-        if context is not None and context.output_strides and not kwargs.get("is_backward"):
-            _note(results, context.output_strides)
+        with noting():
+            context = TracingContext.try_get()
+            if context is not None and context.output_strides and not kwargs.get("is_backward"):
+                _note(results, context.output_strides)
         return compiled
 
     return compile_and_note

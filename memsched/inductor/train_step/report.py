@@ -22,6 +22,7 @@ from torch._inductor.virtualized import V
 from memsched.core.graph import Graph
 from memsched.core.peak import memory_profile
 from memsched.core.result import Options
+from memsched.core.sizes import format_bytes
 from memsched.inductor.host import graph_kind
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import PostFusionPass, PreFusionPass
@@ -170,7 +171,7 @@ class StepReport:
         return {"plan": self.plan.to_json(), **figures, "buckets": list(self.buckets), "moments": moments}
 
     def __str__(self) -> str:
-        plan, size = self.plan, _mib
+        plan, size = self.plan, format_bytes
         lines = [
             f"training step: {plan.ops} kernels, {sum(self.updates)} of them updates",
             f"  resident    parameters {size(self.parameter_bytes)}, optimizer state {size(self.state_bytes)}",
@@ -194,7 +195,10 @@ class StepReport:
         for moment in self.moments:
             sizes = (moment.alive, moment.saved, moment.gradients, moment.transients)
             yield (
-                f"  {moment.moment:20} " + " ".join(f"{_mib(size):>12}" for size in sizes) + "  " + self._words(moment)
+                f"  {moment.moment:20} "
+                + " ".join(f"{format_bytes(size):>12}" for size in sizes)
+                + "  "
+                + self._words(moment)
             )
 
     def _words(self, moment: StepMoment) -> str:
@@ -219,10 +223,6 @@ def make_report(plan: GraphReport, notes: StepNotes, sizes: Mapping[str, Any], o
         options=options,
         **sizes,
     )
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.2f} MiB"
 
 
 def _gradients(graph: Graph, is_update: Sequence[bool]) -> set[str]:

@@ -6,14 +6,13 @@ from html import escape
 
 from memsched.check.certificate import check_certificate
 from memsched.check.error import CheckError
-from memsched.core.sizes import InputError
+from memsched.core.sizes import InputError, format_bytes
 from memsched.records.explanation import Explanation
 from memsched.records.report import GraphReport
 from memsched.records.step import MeasuredCurve, PlannedStep
 from memsched.render.exhibit import Exhibit
 from memsched.render.page.html import render_html
 from memsched.render.text.phrases import advice_lines, step_rows
-from memsched.render.text.words import format_bytes
 from memsched.render.timeline import Timeline, timeline_of
 
 __all__ = ["exhibit_of", "render_explanation_page"]

@@ -24,12 +24,13 @@ from html import escape
 from typing import Any
 
 from memsched.core.graph import Buffer
+from memsched.core.sizes import format_bytes
 from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin
 from memsched.records.step import MeasuredCurve
 from memsched.render.exhibit import Exhibit
 from memsched.render.page.parts import frame, script, style
-from memsched.render.text.words import certificate_words, clipped, format_bytes, gap_words, type_of
+from memsched.render.text.words import certificate_words, clipped, gap_words, type_of
 from memsched.render.timeline import Timeline
 
 __all__ = ["page_data", "render_html"]

@@ -19,10 +19,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from memsched.core.sizes import format_bytes
 from memsched.records.explanation import Explanation, GraphExplanation, LiveTensor
 from memsched.records.origin import Role
 from memsched.records.step import OptimizerStep
-from memsched.render.text.words import clipped, format_bytes
+from memsched.render.text.words import clipped
 
 __all__ = ["Group", "groups_of", "render_answer"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from memsched.core.sizes import format_bytes
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.moments import Moment
 from memsched.levers.setting import Setting
 from memsched.render.figure import image_of, pyplot
-from memsched.render.text.words import format_bytes
 
 __all__ = ["FIT_FORMAT", "draw_ladder", "fit_rows", "fit_text", "fit_to_json"]
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from memsched.core.graph import Graph
 from memsched.core.result import Options
+from memsched.core.sizes import format_bytes
 from memsched.fusion.choose import choose_fusions
 from memsched.fusion.contract import kernels_of
 from memsched.fusion.groups import Groups
 from memsched.fusion.score import FusionScore, candidate_pairs, score_candidates
 from memsched.records.report import GraphReport
-from memsched.render.text.words import clipped, format_bytes
+from memsched.render.text.words import clipped
 from memsched.search.solver import solve
 
 __all__ = ["FusionList", "FusionRow", "fusions_of_graph", "fusions_of_pair", "fusions_of_report"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memsched.core.sizes import format_bytes
 from memsched.records.tradeoff import TradePoint, frontier
 from memsched.render.figure import image_of, pyplot
-from memsched.render.text.words import format_bytes
 
 __all__ = ["draw_tradeoff", "tradeoff_table"]
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from memsched.core.result import Status
+from memsched.core.sizes import format_bytes
 from memsched.records.explanation import Explanation, GraphExplanation, LiveTensor, StepMemory
 from memsched.records.origin import Role
 from memsched.records.step import Experiment
-from memsched.render.text.words import clipped, format_bytes, type_of
+from memsched.render.text.words import clipped, type_of
 
 __all__ = ["advice_lines", "render_explanation", "render_tensor", "step_rows"]
 

@@ -1,6 +1,5 @@
-"""Bytes, origins and certificates in words.
+"""Origins and certificates in words.
 
-format_bytes(18334208)                     17.48 MiB
 certificate_words(graph, cut, True)        No order can run mm_3 below 17.48 MiB: ...
 """
 
@@ -15,17 +14,10 @@ from memsched.core.result import (
     StatementCertificate,
     TreeCertificate,
 )
+from memsched.core.sizes import format_bytes
 from memsched.records.origin import Origin
 
-__all__ = ["certificate_words", "clipped", "format_bytes", "gap_words", "type_of"]
-
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-
-
-def format_bytes(count: int) -> str:
-    """`count` in binary units with two decimals; exact below 1024."""
-    unit = 0 if count < 1024 else min((count.bit_length() - 1) // 10, len(_UNITS) - 1)
-    return f"{count} bytes" if not unit else f"{count / 1024**unit:.2f} {_UNITS[unit]}"
+__all__ = ["certificate_words", "clipped", "gap_words", "type_of"]
 
 
 def clipped(text: str, length: int) -> str:
