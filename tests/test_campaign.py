@@ -1,4 +1,4 @@
-"""A sample of the campaigns (`make campaign`) that no other test draws: forged plans, bad files, fusion groups, faults."""
+"""A sample of the campaigns (`make campaign`) that no other test draws."""
 
 from __future__ import annotations
 

@@ -42,8 +42,13 @@ _OPTIONS: tuple[tuple[dict[str, Any], int], ...] = (
 """Options of a compile, and how often they are taken."""
 _EXEMPT_FILES = ("options.py", Path(failures.__file__).name, Path(published.__file__).name)
 """What parses the user's options must raise; what tells of a failure cannot be told of itself."""
-_EXEMPT_FUNCTIONS = ("compile_planned", "_compile_chunked", "_with_choices.<locals>.compile_with_choices")
-"""What calls Inductor: what comes out of these may be Inductor's own, and must come out."""
+_CALL_INDUCTOR = ("compile_planned", "_compile_chunked", "_with_choices.<locals>.compile_with_choices")
+"""What comes out of these may be Inductor's own, and must come out."""
+_GUARDS = (
+    *(f"PlanningSession.{name}" for name in ("before_fusion", "may_fuse", "after_fusion", "_guarded")),
+    *("begin_session", "session_of", "_plan_has_room", "unsupported_reason"),
+)
+"""What catches the failures of all that it calls."""
 
 
 class Model(torch.nn.Module):
@@ -116,7 +121,7 @@ def run(count: int, seed: int, progress: Callable[[int], None]) -> dict[str, obj
 
 
 def _is_exempt(code: CodeType) -> bool:
-    return code.co_filename.endswith(_EXEMPT_FILES) or code.co_qualname in _EXEMPT_FUNCTIONS
+    return code.co_filename.endswith(_EXEMPT_FILES) or code.co_qualname in (*_CALL_INDUCTOR, *_GUARDS)
 
 
 class Trial:

@@ -6,13 +6,15 @@ from html import escape
 
 from memsched.check.certificate import check_certificate
 from memsched.check.error import CheckError
-from memsched.core.sizes import InputError, format_bytes
+from memsched.core.sizes import InputError
 from memsched.records.explanation import Explanation
 from memsched.records.report import GraphReport
 from memsched.records.step import MeasuredCurve, PlannedStep
 from memsched.render.exhibit import Exhibit
 from memsched.render.page.html import render_html
-from memsched.render.text.phrases import advice_lines, step_rows
+from memsched.render.page.step_picture import step_bar, step_curve
+from memsched.render.text.answer import headline
+from memsched.render.text.phrases import advice_lines
 from memsched.render.timeline import Timeline, timeline_of
 
 __all__ = ["exhibit_of", "render_explanation_page"]
@@ -29,7 +31,7 @@ def render_explanation_page(explanation: Explanation, title: str = "") -> str:
     ]
     if not exhibits:
         raise InputError("there is nothing to draw: no graph has a plan")
-    return render_html(exhibits, title, _about(explanation))
+    return render_html(exhibits, title, _answer(explanation), _advice(explanation))
 
 
 def exhibit_of(report: GraphReport, stock: GraphReport | None = None, measured: MeasuredCurve | None = None) -> Exhibit:
@@ -51,21 +53,19 @@ def _timeline(report: GraphReport, title: str) -> Timeline:
     return timeline_of(report.graph, report.schedule.order, title, report.origins)
 
 
-def _about(explanation: Explanation) -> str:
-    """The step and the advice as markup."""
-    step = explanation.step
-    if step is None:
-        memory = f"<p>The step: {escape(explanation.step_note)}.</p>"
-    else:
-        rows = "".join(
-            f"<tr><th scope='row'>{escape(label)}</th><td>{escape(text)}</td></tr>" for label, text in step_rows(step)
-        )
-        memory = (
-            f"<p>{escape(format_bytes(step.total))} at its highest point, in {escape(step.graph)}.</p>"
-            f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
-        )
-    advice = "".join(f"<li>{escape(line)}</li>" for line in advice_lines(explanation))
-    return (
-        f'<section aria-labelledby="step-memory"><h2 id="step-memory">The step</h2>{memory}</section>'
-        f'<section aria-labelledby="advice"><h2 id="advice">What would lower it</h2><ul>{advice}</ul></section>'
+def _answer(explanation: Explanation) -> str:
+    """How much the step needs, when, and of what it is made, as markup."""
+    words = "".join(f"<p>{escape(line)}</p>" for line in headline(explanation))
+    if explanation.step is None or explanation.planned is None:
+        return f"{words}<p>The step: {escape(explanation.step_note)}.</p>"
+    legend = (
+        '<p class="legend" aria-hidden="true"><span class="swatch ours"></span>with memsched '
+        '<span class="swatch other"></span>stock Inductor <span class="swatch base"></span>held by the caller</p>'
     )
+    drawn = f'<h2 id="step-memory">The step</h2>{legend}{step_curve(explanation.planned)}{step_bar(explanation.step)}'
+    return f'{words}<section aria-labelledby="step-memory">{drawn}</section>'
+
+
+def _advice(explanation: Explanation) -> str:
+    lines = "".join(f"<li>{escape(line)}</li>" for line in advice_lines(explanation))
+    return f'<section aria-labelledby="advice"><h2 id="advice">What would lower it</h2><ul>{lines}</ul></section>'

@@ -41,16 +41,18 @@ _REFUSALS_SHOWN = 50
 _MEASURED_LEGEND = '\n<span class="swatch measured"></span>measured'
 
 
-def render_html(exhibits: Sequence[Exhibit], title: str = "", about: str = "") -> str:
+def render_html(exhibits: Sequence[Exhibit], title: str = "", answer: str = "", advice: str = "") -> str:
     """The page of the compiled graphs in `exhibits`, of which the reader looks at one at a time.
 
-    title: in place of the name of the first graph; about: markup above the graphs, escaped by whoever made it.
+    title: in place of the name of the first graph; answer, advice: markup above and below the charts, escaped by
+        whoever made it.
     """
     title = title or exhibits[-1].timelines[-1].graph.name or "a graph"
     return frame().format(
         title=escape(f"memsched: {clipped(_printable(title), _SOURCE_LENGTH)}"),
         subtitle=escape(_subtitle(exhibits)),
-        about=about,
+        answer=answer,
+        advice=advice,
         cards=_each(exhibits, lambda exhibit: f'<dl class="cards">{"".join(_cards(exhibit))}</dl>'),
         measured_legend=_MEASURED_LEGEND if any(exhibit.measured for exhibit in exhibits) else "",
         proofs=_each(exhibits, _proof),

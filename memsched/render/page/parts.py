@@ -4,9 +4,10 @@
     style.css    light and dark by the reader's preference; the canvas takes its colors from here too
     state.js     what is shown, numbers in words, elements
     chart.js     the chart of one order on a canvas
+    places.js    buffers by source line, module or role: colors, sums, what is highlighted
     tables.js    what moves the view, and the tables
 
-The three scripts are one script of the page, in this order.  The page works without a connection, and its policy lets
+The four scripts are one script of the page, in this order.  The page works without a connection, and its policy lets
 no other script run; see `memsched.render.page.html`.
 """
 
@@ -30,7 +31,7 @@ def style() -> str:
 
 def script() -> str:
     """All of the script."""
-    return "\n".join(map(_asset, ("state.js", "chart.js", "tables.js")))
+    return "\n".join(map(_asset, ("state.js", "chart.js", "places.js", "tables.js")))
 
 
 @cache

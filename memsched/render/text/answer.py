@@ -25,7 +25,7 @@ from memsched.records.origin import Role
 from memsched.records.step import OptimizerStep
 from memsched.render.text.words import clipped
 
-__all__ = ["Group", "groups_of", "render_answer"]
+__all__ = ["Group", "groups_of", "headline", "render_answer"]
 
 _ROWS = 8
 _CURES = 6
@@ -62,11 +62,19 @@ def render_answer(explanation: Explanation) -> str:
     if not planned:
         return ""
     highest = max(planned, key=lambda graph: graph.peak)
-    lines = [*_how_much(explanation, planned), *_when(highest), "", *_where(highest), *_saved(planned)]
+    lines = [*headline(explanation), "", *_where(highest), *_saved(planned)]
     cures = list(_cures(explanation, planned))
     if cures:
         lines += ["", "what lowers it", *cures]
     return "\n".join(lines) + "\n"
+
+
+def headline(explanation: Explanation) -> list[str]:
+    """The lines before the table: how much, and when; nothing where nothing was planned."""
+    planned = [graph for graph in explanation.graphs if not graph.fallback]
+    if not planned:
+        return []
+    return [*_how_much(explanation, planned), *_when(max(planned, key=lambda graph: graph.peak))]
 
 
 def _how_much(explanation: Explanation, planned: Sequence[GraphExplanation]) -> Iterator[str]:

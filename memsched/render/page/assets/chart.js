@@ -103,7 +103,7 @@ class Chart {
   // Bands thinner than a pixel share it; the upper edge of a band that is thick enough is dark.
   paintColumn(pixels, width, height, column, step) {
     const { first, last } = this, scale = height / (highest * 1.04), { graph, buffers } = plans[this.plan];
-    const { sizes, fill } = graphs[graph], picked = selectedIn(this.plan);
+    const { sizes, fill, marked } = graphs[graph], picked = selectedIn(this.plan);
     let total = 0, row = height - 1;
     const block = this.blocks[Math.floor(step / BLOCK)];
     for (let at = 0; at < block.length; at++) {
@@ -112,7 +112,7 @@ class Chart {
       total += sizes[buffer];
       const top = Math.round(height - total * scale);
       if (row < top) continue;
-      const thick = row - top >= 3, color = buffer === picked ? colors.chosen : fill[buffer];
+      const thick = row - top >= 3, color = buffer === picked || marked[buffer] ? colors.chosen : fill[buffer];
       for (; row >= top; row--) pixels[row * width + column] = color;
       if (thick) pixels[top * width + column] = colors.edge[buffers.class[buffer]];
     }

@@ -2,7 +2,7 @@
 
 parts[i].plans[j]     orders of compiled graph i; a plan has its `ops`, `buffers`, and bytes by step
 view, cursor          the steps in sight, the step that is looked at in one plan
-select(plan, buffer)  one buffer at a time is highlighted, in all orders of its graph
+select(plan, buffer)  one buffer at a time is highlighted, in all orders of its graph; `place`, all of one place
 */
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -112,11 +112,9 @@ function packed(color, factor) {
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const named = name => style.getPropertyValue("--" + name).trim();
-  const shades = [0.82, 1.0, 0.9, 1.1, 0.96].map(factor => CLASSES.map(name => packed(named(name), factor)));
   colors = { ink: named("ink"), muted: named("muted"), line: named("line"), bound: named("bound"),
     accent: named("accent"), ground: packed(named("ground"), 1), scratch: packed(named("scratch"), 1),
     chosen: packed(named("chosen"), 1), other: named("other"), measured: named("measured"),
-    edge: CLASSES.map(name => packed(named(name), 0.55)) };
-  for (const graph of graphs)
-    graph.fill = Uint32Array.from(graph.buffers.class, (kind, buffer) => shades[buffer % shades.length][kind]);
+    edge: CLASSES.map(name => packed(named(name), 0.55)),
+    shades: [0.82, 1.0, 0.9, 1.1, 0.96].map(factor => CLASSES.map(name => packed(named(name), factor))) };
 }

@@ -26,8 +26,26 @@ function moveTo(plan, step) {
   if (place < view.from || place >= view.to) look(place - width / 2, place + width / 2);
   if (byId("which").value !== String(plan)) { byId("which").value = plan; fillOrder(); }
   scrollToCursor();
+  showPlaces();
   showStep();
+  tellAddress();
   redraw();
+}
+// What is looked at stands in the address, so that a link to a page leads to the same place of it.
+function tellAddress() {
+  const words = { graph: byId("part").value, plan: cursor.plan, step: cursor.step, by };
+  const told = "#" + new URLSearchParams(words);
+  if (location.hash !== told) location.replace(told);
+}
+function followAddress() {
+  const told = new URLSearchParams(location.hash.slice(1)), number = name => Number(told.get(name));
+  if (!(number("graph") in parts) || !told.has("graph")) return false;
+  byId("part").value = number("graph");
+  const wanted = told.get("by"), known = [...byId("by").options].some(option => option.value === wanted);
+  if (known) byId("by").value = by = wanted;
+  open(number("graph"));
+  if (number("plan") in plans) moveTo(number("plan"), Math.floor(number("step")) || 0);
+  return true;
 }
 function selectNext(plan, by) {
   const live = liveAt(plan, cursor.step), at = live.indexOf(selectedIn(plan));
@@ -47,7 +65,8 @@ function onKey(event, plan) {
     ArrowDown: () => selectNext(plan, 1), ArrowUp: () => selectNext(plan, -1),
     "+": () => zoom(0.7, middle), "=": () => zoom(0.7, middle), "-": () => zoom(1 / 0.7, middle),
     "0": () => look(0, stepCount), p: () => moveTo(plan, plans[plan].peakStep),
-    P: () => moveTo(plan, plans[plan].peakStep), Escape: () => { selected = -1; moveTo(plan, cursor.step); },
+    P: () => moveTo(plan, plans[plan].peakStep),
+    Escape: () => { selected = -1; highlight(null); moveTo(plan, cursor.step); },
   };
   if (!Object.hasOwn(actions, event.key)) return false;
   actions[event.key]();
@@ -152,6 +171,8 @@ function open(number) {
   Object.assign(view, { from: 0, to: stepCount });
   Object.assign(cursor, { plan: chosen, step: plans[chosen].peakStep });
   selected = -1;
+  offerColumns();
+  highlight(null);
   document.querySelectorAll("[data-part]").forEach(box => { box.hidden = box.dataset.part !== String(number); });
   byId("which").replaceChildren(...plans.map((plan, at) => {
     const option = element("option", plan.title);
@@ -188,9 +209,14 @@ function start() {
     const next = table.steps[Math.max(0, Math.min(table.steps.length - 1, at + by))];
     if (next !== undefined) moveTo(table.plan, next);
   });
+  byId("by").addEventListener("change", event => {
+    by = event.target.value;
+    highlight(null);
+    moveTo(cursor.plan, cursor.step);
+  });
   byId("more").addEventListener("click", () => { showAll = !showAll; showStep(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); paint(); redraw(); });
   addEventListener("resize", redraw);
-  open(Number(choice.value));
+  if (!followAddress()) open(Number(choice.value));
 }
 start();
