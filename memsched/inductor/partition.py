@@ -21,7 +21,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
 from memsched.inductor.estimate import estimated_peak
-from memsched.inductor.failures import leave_to_stock, reason_of
+from memsched.inductor.failures import stock_goes_on
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_key import plan_key
 from memsched.inductor.rewrites.parameters import note_parameters
@@ -52,19 +52,28 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
         self.partitioner = partitioner
 
     def __call__(self, gm: fx.GraphModule, joint_inputs: Sequence[object], **more: Any) -> _Halves:
-        note_parameters(gm.graph, more.get("static_lifetime_input_indices") or ())
-        rules = self._rules_now()
-        changed = {rule.name: apply_guarded(rule, gm.graph, strict=self.options.strict) for rule in rules}
-        judged = {rule.name for rule in rules if rule.is_judged and changed[rule.name]}
-        untagged = _without_tags(gm, judged) if judged else None
+        untagged: fx.GraphModule | None = None
+        with stock_goes_on("what is saved", "tagging what is saved", strict=self.options.strict):
+            untagged = self._tag(gm, more.get("static_lifetime_input_indices") or ())
         halves = self._cut(gm, joint_inputs, more)
         if untagged is None:
             return halves
         others = self._cut(untagged, joint_inputs, more)
         if self._needs_less(others, halves):
-            log.debug("memsched: %s would raise the peak", ", ".join(sorted(judged)))
+            log.debug("memsched: tags that would raise the peak are taken back")
             return others
         return halves
+
+    def _tag(self, gm: fx.GraphModule, parameters: Sequence[int]) -> fx.GraphModule | None:
+        """Apply the rules; a copy without the tags that may raise the peak, where there are such.
+
+        parameters: which inputs of the graph are parameters.
+        """
+        note_parameters(gm.graph, parameters)
+        rules = self._rules_now()
+        changed = {rule.name: apply_guarded(rule, gm.graph, strict=self.options.strict) for rule in rules}
+        judged = {rule.name for rule in rules if rule.is_judged and changed[rule.name]}
+        return _without_tags(gm, judged) if judged else None
 
     def _rules_now(self) -> tuple[Rule, ...]:
         """The rules, and one more where the partitioner may choose what to recompute: it would draw dropout anew."""
@@ -80,14 +89,10 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
     def _needs_less(self, halves: _Halves, others: _Halves) -> bool:
         """Whether the step of `halves` is estimated to need less than that of `others`; not where that fails."""
         limit = self.options.time_limit_s * _ESTIMATE_SHARE
-        try:
+        with stock_goes_on("comparing cuts", "comparing cuts", strict=self.options.strict):
             one, other = (max(estimated_peak(half.graph, limit) for half in some) for some in (halves, others))
-        except Exception as error:
-            if self.options.strict:
-                raise
-            leave_to_stock("comparing cuts", "comparing cuts", reason_of(error))
-            return False
-        return one < other
+            return one < other
+        return False
 
     def uuid(self) -> Any:
         """None, which switches the cache off, if the user's partitioner has none."""
@@ -109,10 +114,6 @@ def _without_tags(gm: fx.GraphModule, rules: Collection[str]) -> fx.GraphModule:
 
 def apply_guarded(rule: Rule, graph: fx.Graph, *, strict: bool) -> int:
     """How many nodes the rule changed; a failure leaves what is left to change to stock, and is told once."""
-    try:
+    with stock_goes_on(rule.doing, rule.doing, strict=strict):
         return apply_rule(rule, graph)
-    except Exception as error:
-        if strict:
-            raise
-        leave_to_stock(rule.doing, rule.doing, reason_of(error))
-        return 0
+    return 0

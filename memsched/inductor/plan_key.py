@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import os
+import time
 from pathlib import Path
 
 import torch
@@ -28,10 +30,14 @@ def plan_key(options: BackendOptions) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _sources_hash() -> str:
+    """Of the sources; where they cannot be read (replaced meanwhile, in an archive), what no other process has."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    try:
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    except OSError:
+        return f"unknown sources, process {os.getpid()} at {time.time_ns()}"
     return digest.hexdigest()
 
 

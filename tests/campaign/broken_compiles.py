@@ -46,6 +46,7 @@ _CALL_INDUCTOR = ("compile_planned", "_compile_chunked", "_with_choices.<locals>
 """What comes out of these may be Inductor's own, and must come out."""
 _GUARDS = (
     *(f"PlanningSession.{name}" for name in ("before_fusion", "may_fuse", "after_fusion", "_guarded")),
+    *("PlannedPartition._cut", "PlannedPartition._needs_less", "apply_guarded", "plan_key"),
     *("begin_session", "session_of", "_plan_has_room", "unsupported_reason"),
 )
 """What catches the failures of all that it calls."""
