@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from memsched.core.result import Certificate, EndpointCertificate, Options, StatementCertificate
 from memsched.search.cuts.bounds import cut_bound
@@ -33,6 +34,8 @@ from memsched.storage.model import AllocationModel, ReuseChoice
 
 __all__ = ["model_bound", "relaxed_bound"]
 
+_LOW_SHARE = 0.2
+"""Of the work, for an order of the relaxed graph that shows that there is nothing to prove."""
 _MOST_WAYS = 16
 """Ways of reusing at one op that are told apart; beyond, all savings are granted at once."""
 
@@ -52,12 +55,23 @@ def model_bound(model: AllocationModel, order: Sequence[int], peak: int) -> tupl
     return bound, StatementCertificate(bound, "minimum cut", statement)
 
 
-def relaxed_bound(model: AllocationModel, order: Sequence[int], options: Options) -> tuple[int, Certificate]:
-    """A lower bound of the model, bytes, searched for on the relaxed graph within `options`.
+def relaxed_bound(
+    model: AllocationModel, order: Sequence[int], bound: int, options: Options
+) -> tuple[int, Certificate] | None:
+    """A lower bound of the model above `bound`, bytes, searched for on the relaxed graph within `options`.
+
+    None where there is none: some order of the relaxed graph needs no more than `bound`, or the search ended before.
 
     order: a good one; the lower its peak, the less is left to refute.
     """
-    found = solve(model.relaxed_graph(), options, start_orders=[model.with_allocations(order)])
+    graph = model.relaxed_graph()
+    few = None if options.work_limit is None else int(options.work_limit * _LOW_SHARE)
+    low = solve(graph, replace(options, method="local", work_limit=few), start_orders=[model.with_allocations(order)])
+    if low.peak <= bound:
+        return None
+    found = solve(graph, options, start_orders=[low.order])
+    if found.lower_bound <= bound:
+        return None
     statement = f"{found.method} on the graph in which an op that may write over an input does not keep it alive"
     return found.lower_bound, StatementCertificate(found.lower_bound, "relaxation", statement)
 

@@ -74,9 +74,9 @@ def order_under(
         order = _search_as_shared(model, options, order)
         order = _search_with_more_reuse(model, options, order, bound)
     if model.peak(order) > bound and not hopeless:
-        relaxed, statement = relaxed_bound(model, order, _part_of(options, 2))
-        if relaxed > bound:
-            bound, certificate = relaxed, statement
+        relaxed = relaxed_bound(model, order, bound, options)
+        if relaxed is not None:
+            bound, certificate = relaxed
     graph = model.graph_for(order)
     check_order(graph, order)
     peak = model.peak(order)
