@@ -28,7 +28,7 @@ from memsched.patching.versions import VERSIONS, fingerprint, versions_file
 from tests.paths import ROOT
 
 SERIES = read_series(FOLDER / "torch-2.13")
-WAITING, PLACE, CHAIN, CUTS, ENTRIES = SERIES
+WAITING, PLACE, CHAIN, CUTS, ENTRIES, ROUNDS = SERIES
 
 
 def sha256(path: Path) -> str:
@@ -77,7 +77,7 @@ def test_every_patch_has_a_message_and_a_test_of_its_own() -> None:
         assert len(patch.tests) == 1 and patch.tests[0].startswith("test/inductor/test_")
 
 
-@pytest.mark.parametrize("chosen", [(n,) for n in range(1, 6)] + [(1, 2), (2, 4), (3, 4), (2, 5)], ids=str)
+@pytest.mark.parametrize("chosen", [(n,) for n in range(1, 7)] + [(1, 2), (2, 4), (3, 4), (2, 5), (1, 6)], ids=str)
 def test_patches_do_not_need_each_other(site: Environment, chosen: tuple[int, ...]) -> None:
     """Each is one idea: any of them can be sent, taken or left without the others."""
     apply_to_copies(parse_selection(SERIES, chosen), site.site)
@@ -89,7 +89,7 @@ def test_apply_and_revert(site: Environment) -> None:
     changes = apply(site, SERIES, dry_run=False)
     assert {change.name: change.after for change in changes} == hashes(site.site)
     assert all(change.before != change.after for change in changes)
-    assert status(site, SERIES)[0] == [1, 2, 3, 4, 5]
+    assert status(site, SERIES)[0] == [1, 2, 3, 4, 5, 6]
     assert {file.state for file in status(site, SERIES)[1]} == {"patched"}
     with pytest.raises(InputError, match="applied already"):
         apply(site, [CHAIN], dry_run=False)
@@ -197,9 +197,9 @@ def extracted_tests(folder: Path) -> list[str]:
 @pytest.mark.plans
 def test_the_tests_that_go_upstream_pass_and_can_fail(tmp_path: Path) -> None:
     """Under the overlay the new tests of the orders pass; on stock the one that needs no new name fails as reported."""
-    _, place, chain, cuts, entries = extracted_tests(tmp_path)
+    _, place, chain, cuts, entries, rounds = extracted_tests(tmp_path)
     runner = tmp_path / "run.py"
-    names = [place, chain, cuts, entries]
+    names = [place, chain, cuts, entries, rounds]
     runner.write_text(
         "import sys, unittest\n"
         f"sys.path.insert(0, {str(Path(place).parent)!r})\n"
@@ -209,10 +209,12 @@ def test_the_tests_that_go_upstream_pass_and_can_fail(tmp_path: Path) -> None:
         "print(result.testsRun, result.wasSuccessful(), memory.__file__)\n"
     )
     patched = run_patched(str(runner))
-    assert patched.stdout.startswith("9 True "), patched.stderr
+    assert patched.stdout.startswith("13 True "), patched.stderr
     assert str(installed_site()) not in patched.stdout
     stock = run_patched(chain, patches=())
     assert stock.returncode and "RecursionError" in stock.stderr
+    starved = run_patched(rounds, patches=())
+    assert starved.returncode and "test_a_group_of_cycles_does_not_end_the_round" in starved.stderr
 
 
 @pytest.mark.compile
