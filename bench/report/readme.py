@@ -11,6 +11,7 @@ Their figures are never typed.  The blocks between markers are replaced by what 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import shutil
@@ -34,7 +35,9 @@ _README, _RESULTS = Path("README.md"), Path("docs/results.md")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite both pages in the current folder; 2, and both as they were, when a result or a marker is missing."""
-    folder = Path((list(sys.argv[1:] if arguments is None else arguments) or ["demo_results"])[0])
+    parser = argparse.ArgumentParser(prog="python -m bench readme", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results", nargs="?", type=Path, default=Path("demo_results"), help="folder of the demo")
+    folder: Path = parser.parse_args(arguments).results
     try:
         pages = committed_blocks()
         pages[_RESULTS]["demo"] = _demo_block(folder)
