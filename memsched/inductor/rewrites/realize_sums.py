@@ -13,8 +13,10 @@ Elsewhere it would cost: where the terms live on anyway, the sum would lie besid
 the terms that only it keeps alive are larger than it is.  The order of the traced graph stands for the order in which
 they will run.
 
-Claim: the estimated peak is lower.  The real one may not be: of 100 random models one rose by 1.3%
-(`python -m bench random-models`), since the estimate knows neither fused kernels nor what is written in place.
+Claim: the estimated peak is lower by a fiftieth or more.  The real one may not be, since the estimate knows neither
+fused kernels nor what is written in place: of 72 random models one came out 1.3% above stock (`python -m bench
+random-models --family float32 --seeds 62 63`).  Below a fiftieth the estimate is no guide: one of 191 models without
+gradients, for which it promised 0.8%, came out 31% above stock.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ __all__ = ["realize_sums"]
 
 _ESTIMATE_S = 0.1
 """CPU seconds of a search for the estimate of the peak, with the sums and without."""
+_LEAST_GAIN = 0.02
+"""Share of the estimated peak by which it must fall."""
 
 
 def realize_sums(graph: fx.Graph) -> list[fx.Node]:
@@ -47,7 +51,7 @@ def realize_sums(graph: fx.Graph) -> list[fx.Node]:
         return []
     before = estimated_peak(graph, _ESTIMATE_S)
     seen = [realized(graph, node) for node in made]
-    if estimated_peak(graph, _ESTIMATE_S) >= before:
+    if estimated_peak(graph, _ESTIMATE_S) > (1 - _LEAST_GAIN) * before:
         for node in seen:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
