@@ -15,7 +15,7 @@ they will run.
 
 Claim: the estimated peak is lower by a fiftieth or more.  The real one may not be, since the estimate knows neither
 fused kernels nor what is written in place: of 72 random models one came out 1.3% above stock (`python -m bench
-random-models --family float32 --seeds 62 63`).  Below a fiftieth the estimate is no guide: one of 191 models without
+random-models --family float32 --seeds 62 63`).  Below a fiftieth the estimate is no guide: one of 200 models without
 gradients, for which it promised 0.8%, came out 31% above stock.
 """
 

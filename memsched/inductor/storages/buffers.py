@@ -42,7 +42,9 @@ def pieces_of(graph: Graph, nodes: Sequence[BaseSchedulerNode]) -> dict[str, Pie
         size = max(_storage_bytes(buffer.name), spans.get(buffer.name, 0))
         name_is_local = buffer.name in local and not buffer.kept
         pieces[buffer.name] = Piece(size, buffer.producer, frozenset(readers), buffer.kept, name_is_local)
-    return pieces | dict(_unread_inputs(graph, freed or ())) | dict(_unread_results(nodes)) | dict(_handed_over(nodes))
+    pieces |= dict(_unread_inputs(graph, freed or ())) | dict(_unread_results(nodes)) | dict(_handed_over(nodes))
+    of_the_caller = _views_of_held_inputs(nodes, pieces)
+    return {name: piece for name, piece in pieces.items() if name not in of_the_caller}
 
 
 def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:
@@ -56,6 +58,13 @@ def views(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> di
                 if target is not None:
                     owner[name] = target
     return owner
+
+
+def _views_of_held_inputs(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> set[str]:
+    """The results of calls that are views of what the caller holds on to, such as an input as complex numbers."""
+    held = V.graph.graph_inputs.keys() - pieces.keys()
+    outputs = (buffer for node in nodes for buffer in node.get_outputs())
+    return {buffer.get_name() for buffer in outputs if not held.isdisjoint(_aliased(buffer))}
 
 
 def concatenated(nodes: Sequence[BaseSchedulerNode], pieces: Mapping[str, Piece]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class ChildWatch:
         self._limit = self._taken + seconds
 
     def over(self) -> bool:
-        """Whether it has had its time, or stands still; False when it is dead."""
+        """Whether it has had its time, or stands still."""
         self._look()
         return self._taken > self._limit or time.monotonic() - self._moved_at > _SECONDS_STANDING_STILL
 
