@@ -1,6 +1,6 @@
 """Is the model the allocator, and is nothing above stock?  On models that nobody chose: operators in random order.
 
-    python -m bench random-models --seeds 0 60           300 models, about half an hour
+    python -m bench random-models                        a step of 300 models, about half an hour
     python -m bench random-models --family images        convolutions only
     python -m bench random-models --inference            the same models, without gradients
     python -m bench random-models --table                only the table, from the rows that are there

@@ -44,9 +44,9 @@ def test_the_pages_show_the_committed_rows(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_no_random_model_is_above_stock_or_off_its_plan() -> None:
-    """Measured bytes of a step; the pages say 300 models, 0.12%, and 64 bytes in all but one."""
+    """Measured bytes of a step, or without gradients; the pages say 500 models, 0.12%, and 64 bytes in all but one."""
     rows = json.loads((RESULTS / "random_models.json").read_text())
-    assert len(rows) == 300
+    assert len(rows) == 500
     assert not [row for row in rows if row["memsched"] > row["stock"]]
     apart = [abs(row["memsched"] - row["memsched_planned"]) for row in rows]
     assert max(off / row["memsched"] for off, row in zip(apart, rows, strict=True)) <= 0.0012
