@@ -124,7 +124,7 @@ def test_a_backward_is_planned_alike_whether_its_forward_was_planned_or_came_fro
             values = [getattr(node, "meta", {}).get("val") for node in gm.graph.output_node().args[0]]
             context.output_strides[:] = [_channels_last(value) for value in values]
 
-    run_uncompiled(workload.model, workload.batch, noting_saved_copies(loaded))
+    run_uncompiled(workload.model, workload.batch, noting_saved_copies(loaded, strict=True))
     planned = plan_only(workload.model, workload.batch, stock=True)[1]
     assert noted and noted[0], "weights of convolutions are saved as copies"
     assert planned.graph is not None

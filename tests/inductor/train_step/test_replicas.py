@@ -103,7 +103,7 @@ def test_a_bucket_costs_the_gradients_that_it_waits_for(four_ranks: None) -> Non
         (4 * matrix,) * 2,
         (8 * matrix,),
     ]
-    assert "averaged    in 4 calls, at most 0.50 MiB in one" in str(by_size[2 * matrix])
+    assert "averaged    in 4 calls, at most 512.00 KiB in one" in str(by_size[2 * matrix])
     assert by_size[0].to_json()["buckets"] == [matrix] * 8
 
 
