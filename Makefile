@@ -34,7 +34,7 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 
-campaign: $(READY)  ## all random campaigns: graphs, forged plans, bad files, faults, a soak (three hours); results in tests/campaign/
+campaign: $(READY)  ## all random campaigns: graphs, forged plans, bad files, faults, a soak (hours); results in tests/campaign/
 	$(BIN)/python -m tests.campaign
 
 patches-check: $(READY)  ## do the patches apply to VERSION=2.15.0 of torch (all supported ones without it)?

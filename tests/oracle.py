@@ -1,7 +1,7 @@
 """Random graphs of every kind that matters, and the slow obvious optimum that all methods are held to.
 
 `brute_force_peak` is Dijkstra over all down-sets with its own idea of live bytes: it shares no code with memsched.
-`most_bytes_of_executions` tries every moment of every parallel run.
+`most_bytes_of_executions` tries every moment of every parallel run, `replayed_peak` one order, of ops or of kernels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from memsched.core.graph import Buffer, Graph, Op
 
@@ -53,6 +53,30 @@ def brute_force_peak(graph: Graph) -> int:
                     best[other] = reached
                     heapq.heappush(heap, (reached, other))
     raise AssertionError("a graph without a topological order")
+
+
+def replayed_peak(graph: Graph, kernels: Sequence[Sequence[int]]) -> int | None:
+    """The peak when groups of ops run as kernels, in that order; None where they cannot.  Bytes.
+
+    A buffer that only its own kernel reads takes nothing, a kernel takes the largest workspace of its ops, and
+    everything else lives from the kernel that makes it to the last one that reads it.
+    """
+    at = {op: position for position, ops in enumerate(kernels) for op in ops}
+    before = _predecessor_masks(graph)
+    if any(mask >> other & 1 and at[other] > at[op] for op, mask in enumerate(before) for other in at):
+        return None
+    worst = sum(buffer.size for buffer in graph.buffers if buffer.producer is None)
+    for position, ops in enumerate(kernels):
+        live = max(graph.ops[op].workspace for op in ops)
+        for buffer in graph.buffers:
+            born = -1 if buffer.producer is None else at[buffer.producer]
+            readers = [at[reader] for reader in buffer.consumers]
+            if buffer.producer is not None and readers and not buffer.kept and set(readers) == {born}:
+                continue
+            last = len(kernels) if buffer.kept else max(readers, default=born)
+            live += buffer.size if born <= position <= last else 0
+        worst = max(worst, live)
+    return worst
 
 
 def most_bytes_of_executions(graph: Graph, parallel: int | None) -> int:

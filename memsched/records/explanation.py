@@ -98,6 +98,21 @@ class StepMemory:
     workspace: int = 0
 
     @property
+    def parts(self) -> tuple[tuple[str, int | None], ...]:
+        """Each part by its name, in the order in which people are told; bytes, None where a part is not known."""
+        return (
+            ("parameters", self.held.parameters),
+            ("buffers", self.held.buffers),
+            ("optimizer state", self.held.optimizer_state),
+            ("batch", self.held.batch),
+            ("gradients before", self.held.gradients),
+            ("gradients", self.gradients),
+            ("saved activations", self.saved),
+            ("transients", self.transients),
+            ("workspace", self.workspace),
+        )
+
+    @property
     def total(self) -> int:
         """Bytes at the peak of the step, with what the caller holds."""
         return self.held.total + self.gradients + self.saved + self.transients + self.workspace

@@ -17,13 +17,16 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from memsched.cli.command import EXIT_DONE
 from memsched.core.graph import Graph
 from memsched.files.graph_file import graph_to_json, write_graph
 from memsched.files.json_file import write_json
 from memsched.files.plan_file import plan_to_json
+from memsched.render.baseline import PEAKS_FORMAT, GraphPeak, Peaks, PeakTensor
 from memsched.search.solver import solve
 from tests.campaign._commands import run_command
 from tests.oracle import random_graph
@@ -74,7 +77,17 @@ class GoodFiles:
         self.graph, self.plan = folder / "good_graph.json", folder / "good_plan.json"
         write_graph(self.graph, graph)
         write_json(self.plan, self.contents[1])
+        write_json(folder / "good_peaks.json", self.contents[2])
         (folder / "out").mkdir()
+        recorded = folder / "good.pickle"
+        for good in (
+            ["show", self.plan, "-o", recorded],
+            ["show", self.plan, "--measured", recorded, "-o", folder / "good.html"],
+            ["diff", folder / "good_peaks.json", folder / "good_peaks.json"],
+        ):
+            ended = run_command(list(map(str, good)))
+            assert ended.code == EXIT_DONE, ended
+        self.snapshot = recorded.read_bytes()
 
     def commands(self, bad: Path) -> Iterator[list[str]]:
         """Every command line that reads a file, with `bad` in each of its places."""
@@ -106,13 +119,10 @@ class GoodFiles:
 
 
 def _contents(graph: Graph) -> Iterator[dict[str, Any]]:
-    """A graph, a plan with its graph, a baseline and a recorded snapshot, as JSON."""
+    """A graph, a plan with its graph and a baseline, as JSON."""
     yield graph_to_json(graph)
     yield json.loads(json.dumps(plan_to_json(graph, solve(graph), embed_graph=True)))
-    step = {"peak": 9, "bound": 9, "status": "optimal", "blame": []}
-    yield {"format": "memsched-peaks/1", "target": "train:step", "torch": "2.13.0", "graphs": {"forward": step}}
-    moment = {"action": "alloc", "addr": 1, "size": 4, "frames": [], "time_us": 1}
-    yield {"segments": [], "device_traces": [[moment, {**moment, "action": "free_completed", "time_us": 2}]]}
+    yield {"format": PEAKS_FORMAT} | asdict(Peaks((GraphPeak("forward 0", 8, 9, 9, 8, (PeakTensor(9),)),)))
 
 
 def _files(folder: Path, good: GoodFiles, count: int, rng: random.Random) -> Iterator[Path]:
@@ -121,7 +131,8 @@ def _files(folder: Path, good: GoodFiles, count: int, rng: random.Random) -> Ite
     yield from odd
     for index in range(count - len(odd)):
         path = folder / f"bad{index}.json"
-        path.write_bytes(_damaged(rng.choice(good.contents), rng))
+        content = rng.choice([*good.contents, good.snapshot])
+        path.write_bytes(_damaged_bytes(content, rng) if isinstance(content, bytes) else _damaged(content, rng))
         yield path
 
 
@@ -170,19 +181,23 @@ def _damaged(content: dict[str, Any], rng: random.Random) -> bytes:
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
             _damage_value(data, rng)
         return json.dumps(data).encode()
-    raw = json.dumps(data).encode()
-    match rng.randrange(5):
+    if rng.random() < 0.2:
+        return json.dumps(data).encode(rng.choice(_ENCODINGS))
+    return _damaged_bytes(json.dumps(data).encode(), rng)
+
+
+def _damaged_bytes(raw: bytes, rng: random.Random) -> bytes:
+    """Cut off, flipped, or badly compressed."""
+    match rng.randrange(4):
         case 0:
             return raw[: rng.randrange(len(raw))]
         case 1:
             return _flipped(raw, 5, 0, rng)
         case 2:
             return _flipped(gzip.compress(raw), 2, 2, rng)
-        case 3:
+        case _:
             zipped = gzip.compress(raw)
             return zipped[: rng.randrange(2, len(zipped))]
-        case _:
-            return raw.decode().encode(rng.choice(_ENCODINGS))
 
 
 def _damage_value(data: dict[str, Any], rng: random.Random) -> None:

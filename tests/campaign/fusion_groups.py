@@ -5,8 +5,7 @@
       ├─ is the order one in which the groups can run, and its peak what a replay of it needs?
       └─ does the planner, asked at random, stay within its budget or the peak that it began with?
 
-The replay shares no code with memsched: a buffer that only its own group reads takes nothing, a group takes the largest
-workspace of its ops, and everything else lives from the group that makes it to the last one that reads it.
+The replay (`tests.oracle.replayed_peak`) shares no code with memsched.
 """
 
 from __future__ import annotations
@@ -22,11 +21,10 @@ from memsched.fusion.choose import choose_fusions
 from memsched.fusion.contract import contract
 from memsched.fusion.groups import FusionCycle, Groups
 from memsched.fusion.planner import FusionPlanner
-from tests.oracle import KINDS, random_graph, random_order
+from tests.oracle import KINDS, random_graph, random_order, replayed_peak
 
 COUNT = 10_000
 _FUSIONS, _QUESTIONS = 8, 15
-Kernels = Sequence[Sequence[int]]
 
 
 def run(count: int, seed: int, progress: Callable[[int], None]) -> dict[str, object]:
@@ -41,25 +39,6 @@ def run(count: int, seed: int, progress: Callable[[int], None]) -> dict[str, obj
             faults += [f"{done}: {fault}" for fault in check(graph, order, rng, counts)]
         progress(done + 1)
     return {"instances": count, "wrong": len(faults), "faults": faults[:10], **counts}
-
-
-def replayed_peak(graph: Graph, kernels: Kernels) -> int | None:
-    """The peak when the kernels run in that order; None where they cannot.  Bytes."""
-    at = {op: position for position, ops in enumerate(kernels) for op in ops}
-    if any(at[before] > at[op] for op, some in enumerate(graph.predecessors) for before in some):
-        return None
-    worst = sum(buffer.size for buffer in graph.buffers if buffer.producer is None)
-    for position, ops in enumerate(kernels):
-        live = max(graph.ops[op].workspace for op in ops)
-        for buffer in graph.buffers:
-            born = -1 if buffer.producer is None else at[buffer.producer]
-            readers = [at[reader] for reader in buffer.consumers]
-            if buffer.producer is not None and readers and not buffer.kept and set(readers) == {born}:
-                continue
-            last = len(kernels) if buffer.kept else max(readers, default=born)
-            live += buffer.size if born <= position <= last else 0
-        worst = max(worst, live)
-    return worst
 
 
 def _groups(graph: Graph, order: list[int], rng: random.Random, counts: Counter[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import memsched
+from bench.memory import random_models
 from bench.models import random_operators
 from bench.models.random_operators import Family
 from memsched.inductor.bytes.measure import measure_peak
@@ -153,6 +154,15 @@ def test_scratch_of_libraries_is_in_the_plan(family: Family, seed: int) -> None:
     planned, measured = planned_and_measured(model, batch, stock=False)
     assert abs(planned - measured) <= SCALARS
     assert measured <= stock
+
+
+@pytest.mark.parametrize(("family", "seed"), [(Family.FLOAT32, 0), (Family.VIEWS, 32)])
+def test_without_gradients_as_planned_and_never_above_stock(family: Family, seed: int) -> None:
+    """A sum realized for an estimated gain of 0.8% was 31% above stock (0); an input seen as complex numbers counted
+    as a tensor of its own (32)."""
+    row = random_models.compare(seed, family, inference=True)
+    assert abs(row["memsched"] - row["memsched_planned"]) <= SCALARS
+    assert row["memsched"] <= row["stock"]
 
 
 def test_a_fused_softmax_that_is_not_written_in_place_is_refused() -> None:

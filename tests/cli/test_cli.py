@@ -345,3 +345,32 @@ def test_a_number_of_ops_is_a_number(graph_file: Path, number: str, capsys: pyte
         main(["solve", str(graph_file), f"--parallel={number}"])
     assert exited.value.code == EXIT_BAD_INPUT
     assert "is not a number of ops" in capsys.readouterr().err
+
+
+def test_files_come_through_pipes_too(graph_file: Path, plan_file: Path, tmp_path: Path) -> None:
+    """What comes through a pipe can be read only once."""
+    page = tmp_path / "page.html"
+    for arguments, given in (
+        (["show", "/dev/stdin", "-o", str(page)], graph_file),
+        (["explain", "/dev/stdin"], graph_file),
+        (["diff", "/dev/stdin", str(plan_file)], plan_file),
+    ):
+        command = [sys.executable, "-m", "memsched", *arguments]
+        done = subprocess.run(command, input=given.read_bytes(), capture_output=True, cwd=ROOT, check=False)
+        assert done.returncode == EXIT_DONE, (arguments, done.stderr)
+    assert page.exists()
+
+
+def test_diff_checks_a_plan_against_its_graph(
+    plan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An order that leaves an op out was an IndexError."""
+    graph = tmp_path / "hills.json"
+    whole = tmp_path / "whole.json"
+    assert main(["solve", str(graph), "--json"]) == EXIT_DONE
+    plan = json.loads(capsys.readouterr().out) | {"graph": json.loads(graph.read_text())}
+    plan["order"] = plan["order"][:-1]
+    whole.write_text(json.dumps(plan))
+    assert main(["diff", str(whole), str(plan_file)]) == EXIT_BAD_INPUT
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "whole.json: order: op" in err and "is missing" in err

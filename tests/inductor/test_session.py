@@ -22,7 +22,7 @@ from bench.models import build, random_operators
 from memsched.check.order import check_order
 from memsched.core.peak import peak_bytes
 from memsched.core.result import Schedule, Status
-from memsched.inductor import compat, extract, fusing, session
+from memsched.inductor import backend, compat, extract, fusing, session
 from memsched.inductor import ordered as ordered_nodes
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.options import BackendOptions, split_options
@@ -167,6 +167,23 @@ class TestFallback:
 
         monkeypatch.setattr(session, "extract_graph", wrong)
         assert "Inductor estimates 2" in plan_tiny()[0].fallback
+
+    def test_a_compile_that_cannot_be_set_up(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_kernels: None
+    ) -> None:
+        """Stock compiles, and it is told once."""
+        del no_kernels
+
+        def broken(*_: object, **__: object) -> dict[str, Any]:
+            raise AttributeError("a name that PyTorch has lost")
+
+        monkeypatch.setattr(backend, "planning_patches", broken)
+        before = counters.get("setting up the passes", 0)
+        with caplog.at_level(logging.WARNING, logger="memsched"):
+            torch.compile(torch.nn.Linear(4, 4), backend="memsched")(torch.randn(2, 4)).sum().backward()
+        assert counters["setting up the passes"] == before + 1
+        told = [record.getMessage() for record in caplog.records if record.name == "memsched"]
+        assert len(told) == 1 and "a name that PyTorch has lost" in told[0]
 
     def test_strict_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object, **__: object) -> Schedule:

@@ -77,21 +77,9 @@ def step_curve(planned: PlannedStep) -> str:
 
 def step_bar(step: StepMemory) -> str:
     """What the bytes at the highest point are: one bar, and a legend with a size and a share for each part."""
-    held = step.held
-    sizes = (
-        ("parameters", held.parameters),
-        ("buffers", held.buffers),
-        ("optimizer state", held.optimizer_state or 0),
-        ("batch", held.batch),
-        ("gradients before", held.gradients),
-        ("gradients", step.gradients),
-        ("saved activations", step.saved),
-        ("transients", step.transients),
-        ("workspace", step.workspace),
-    )
     shapes, legend, at = [], [], float(_LEFT)
-    for number, (name, size) in enumerate(sizes):
-        if size <= 0:
+    for number, (name, size) in enumerate(step.parts):
+        if not size:
             continue
         width = round(_WIDTH * size / step.total, 1)
         shapes.append(f'<rect class="share{number}" x="{round(at, 1)}" y="0" width="{width}" height="{_BAR}"/>')

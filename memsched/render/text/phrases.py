@@ -90,18 +90,11 @@ def _step_lines(step: StepMemory | None, note: str) -> Iterator[str]:
 
 def step_rows(step: StepMemory) -> Iterator[tuple[str, str]]:
     """What the bytes at the highest point of the step are, part by part."""
-    held = step.held
-    yield "parameters", format_bytes(held.parameters)
-    yield "buffers", format_bytes(held.buffers)
-    state = _NO_OPTIMIZER if held.optimizer_state is None else format_bytes(held.optimizer_state)
-    yield "optimizer state", state
-    yield "batch", format_bytes(held.batch)
-    if held.gradients:
-        yield "gradients before", format_bytes(held.gradients)
-    yield "gradients", format_bytes(step.gradients)
-    yield "saved activations", format_bytes(step.saved)
-    yield "transients", format_bytes(step.transients)
-    yield "workspace", format_bytes(step.workspace)
+    for name, size in step.parts:
+        if size is None:
+            yield name, _NO_OPTIMIZER
+        elif size or name != "gradients before":
+            yield name, format_bytes(size)
 
 
 def advice_lines(explanation: Explanation) -> Iterator[str]:
