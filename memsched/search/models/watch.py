@@ -20,7 +20,7 @@ from memsched.search.models.model import ModelError
 __all__ = ["ChildWatch"]
 
 _SECONDS_STANDING_STILL = 3.0
-"""Of the clock, without a hundredth of a second of CPU time: not even among a hundred busy neighbors."""
+"""Of the clock, without any CPU time, which is counted in hundredths of a second."""
 
 
 class ChildWatch:

@@ -2,7 +2,7 @@
 
 open(part)                    which compiled graph is shown, with its plans
 look(from, to), pan, zoom     which steps are in view, the same for all charts
-moveTo(plan, step)            which step of which plan is looked at: charts, sentence and tables follow
+moveTo(plan, step)            which step of which plan is looked at: charts, sentence, tables and address follow
 showRows()                    of the table of the order only the rows near the window exist, two spacers hold the
                               place of the others, so that 5,000 rows scroll like 30
 */
