@@ -19,10 +19,11 @@ from torch._inductor.compile_fx import compile_fx_inner
 from bench.models import build
 from bench.run.cases import Case
 from memsched.core.graph import Graph
-from memsched.inductor.capture.lower import run_uncompiled, stop_compile, stopped
+from memsched.inductor.capture.lower import run_uncompiled
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.host import graph_kind
+from memsched.inductor.stopping import stop_compile, stopped
 from memsched.inductor.storages.local_buffers import kernel_local, thread_local
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import contextlib
 import copy
 import dataclasses
 import json
-import logging
 import statistics
 import sys
 import time
@@ -36,11 +35,12 @@ from bench.run.step import clear_gradients, seconds_in_alternation, training_ste
 from memsched.core.graph import Graph
 from memsched.core.peak import peak_bytes
 from memsched.inductor.bytes.measure import measure_peak
-from memsched.inductor.capture.lower import run_uncompiled, stop_compile, stopped
+from memsched.inductor.capture.lower import run_uncompiled
 from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.failures import reason_of
 from memsched.inductor.host import graph_kind, num_kernels, stock_reorder
+from memsched.inductor.stopping import stop_compile, stopped
 from memsched.inductor.storages.build import model_of
 
 __all__ = ["WAYS", "main", "patched"]
@@ -229,7 +229,6 @@ def _example(name: str) -> tuple[Any, Sequence[Tensor]]:
 def main(arguments: Sequence[str]) -> int:
     """One line of JSON on stdout for each model; a model that fails is a line with its error."""
     what, *names = arguments
-    logging.getLogger("torch._inductor.utils").setLevel(logging.ERROR)  # "temporary cache dir kept" after each stop
     run = {"lower": lower, "step": step}[what]
     for name in names:
         try:

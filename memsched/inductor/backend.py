@@ -23,8 +23,9 @@ from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
 
 from memsched.inductor.choices import PlannedChoices
-from memsched.inductor.compat import as_one_pass, unsupported_reason
+from memsched.inductor.compat import as_one_pass, passes_of, unsupported_reason
 from memsched.inductor.failures import leave_to_stock, reason_of, stock_goes_on
+from memsched.inductor.lowered_twice import lowered_twice
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.overlap import AlreadyRun
 from memsched.inductor.partition import PlannedPartition
@@ -179,9 +180,8 @@ def _with_rules(
     place: str, rules: Sequence[Rule], options: BackendOptions, inductor: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """One pass per rule; a pass of the user's in the same place stays, and runs first."""
-    present = (inductor or {}).get(place, getattr(torch._inductor.config, place))
-    passes = list(present) if isinstance(present, (list, tuple)) else [] if present is None else [present]
-    return {place: as_one_pass([*passes, *(RewritePass(rule, options) for rule in rules)])}
+    present = passes_of((inductor or {}).get(place, getattr(torch._inductor.config, place)))
+    return {place: as_one_pass([*present, *(RewritePass(rule, options) for rule in rules)])}
 
 
 def _is_ours(choices: Any) -> bool:
@@ -190,13 +190,15 @@ def _is_ours(choices: Any) -> bool:
 
 
 def _with_choices(options: BackendOptions) -> Callable[..., Any]:
+    compile_graph = lowered_twice(compile_fx_inner, options)
+
     @functools.wraps(compile_fx_inner)
     def compile_with_choices(*args: Any, **kwargs: Any) -> Any:
         with contextlib.ExitStack() as around:
             with stock_goes_on("the fusion of a graph", "setting up the choices", strict=options.strict):
                 around.enter_context(V.set_choices_handler(PlannedChoices(options)))
                 around.enter_context(signing())
-            return compile_fx_inner(*args, **kwargs)
+            return compile_graph(*args, **kwargs)
 
     return noting_saved_copies(compile_with_choices, strict=options.strict)
 

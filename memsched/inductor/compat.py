@@ -41,6 +41,7 @@ __all__ = [
     "graph_numbers_kept",
     "inner_compile_arguments",
     "lays_channels_last",
+    "passes_of",
     "tiled_loops",
     "unsupported_reason",
 ]
@@ -112,6 +113,13 @@ def as_one_pass(passes: Sequence[CustomGraphPass]) -> Any:
     if len(passes) == 1:
         return passes[0]
     return list(passes) if _TAKES_LISTS else _InTurn(passes)
+
+
+def passes_of(as_set: Any) -> list[Any]:
+    """The passes that `as_one_pass` has put together, or that the user has set; none for None."""
+    if isinstance(as_set, _InTurn):
+        return list(as_set.passes)
+    return list(as_set) if isinstance(as_set, (list, tuple)) else [] if as_set is None else [as_set]
 
 
 class _InTurn(CustomGraphPass):  # type: ignore[misc]

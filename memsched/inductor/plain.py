@@ -4,7 +4,8 @@
     memsched.install()                                                  # all compiles from here on, until uninstall()
 
 Both are the config patches of the backend.  What the backend does beyond patches is refused by name: levers that are
-chosen for each graph (`peak_budget`, `chunk_loss="auto"`), and `saved_share`, which is not Inductor's to set.
+chosen for each graph (`peak_budget`, `chunk_loss="auto"`), and `saved_share`, which is not Inductor's to set.  One
+thing is done with less care: sums are realized by an estimate, where the backend plans both ways (`lowered_twice`).
 """
 
 from __future__ import annotations

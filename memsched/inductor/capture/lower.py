@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch._dynamo.eval_frame import remove_from_cache
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
-from torch._guards import TracingContext
 from torch._inductor import config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.virtualized import V
@@ -33,22 +32,19 @@ from torch._inductor.virtualized import V
 from memsched.inductor.backend import partition_patches, planning_patches
 from memsched.inductor.calls import Batch, Model, call_model, losses_of
 from memsched.inductor.choices import PlannedChoices
-from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.lowered_twice import lowered_twice
 from memsched.inductor.observe import ObservingPass
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.storages.saved_copies import strides_of
+from memsched.inductor.stopping import StopAfter, stopped
 from memsched.records.report import GraphReport
 
 __all__ = [
-    "StopAfter",
     "Way",
     "backward_of",
     "lower",
     "planned_way",
     "run_uncompiled",
     "stock_way",
-    "stop_compile",
-    "stopped",
     "traced_anew",
     "with_code_of_its_own",
 ]
@@ -63,6 +59,7 @@ class Way:
 
     patches: of Inductor's configuration, for a graph; choices: Inductor's, if not its own.
     cut: of its configuration, where the step is cut into graphs.
+    compile_graph: what lowers a graph, in place of `compile_fx_inner`.
     reports: what the way's passes have reported and nobody has taken yet.
     """
 
@@ -70,6 +67,7 @@ class Way:
     patches: Mapping[str, Any] = field(default_factory=dict)
     choices: Callable[[], Any] | None = None
     cut: Mapping[str, Any] = field(default_factory=dict)
+    compile_graph: Callable[..., Any] = compile_fx_inner
     reports: list[GraphReport] = field(default_factory=list)
 
     def take_reports(self) -> list[GraphReport]:
@@ -94,7 +92,8 @@ def planned_way(options: BackendOptions, inductor: Mapping[str, Any] | None = No
     given, reports = dict(inductor or {}), list[GraphReport]()
     patches = {**given, **planning_patches(options, given, reports.append)}
     cut = {**given, **partition_patches(options, given)}
-    return Way("memsched", patches, lambda: PlannedChoices(options), cut, reports)
+    compile_graph = lowered_twice(compile_fx_inner, options)
+    return Way("memsched", patches, lambda: PlannedChoices(options), cut, compile_graph, reports)
 
 
 def lower(
@@ -115,59 +114,8 @@ def lower(
         patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
     choices = contextlib.nullcontext() if way.choices is None else V.set_choices_handler(way.choices())
     with config.patch(patches), choices, stopped():
-        compile_fx_inner(gm, example_inputs, **how)
+        way.compile_graph(gm, example_inputs, **how)
     return way.take_reports()
-
-
-# ---- stopping a compile
-
-
-class StopCompile(Exception):
-    """Raised by `stop_compile`."""
-
-
-def stop_compile() -> NoReturn:
-    """End the compile of a graph that has been lowered, when all that is wanted of it is done.
-
-    One thing feeds back from a compiled forward into its backward: the strides of what it saves, which Inductor
-    chooses (channels last) and autograd's compiler tells the backward's compiler; so the stop reports them.
-    """
-    context = TracingContext.try_get()
-    if context is not None and context.output_strides is not None:
-        context.output_strides[:] = [strides_of(output) for output in V.graph.graph_outputs]
-    raise StopCompile
-
-
-class StopAfter(SchedulerPass):  # type: ignore[misc]
-    """Runs another pass, then stops the compile."""
-
-    def __init__(self, inner: SchedulerPass) -> None:
-        self.inner = inner
-
-    def __call__(self, nodes: list[Any]) -> list[Any]:
-        self.inner(nodes)
-        stop_compile()
-
-    def uuid(self) -> str:
-        return f"{self.inner.uuid()} and stop"
-
-
-@contextlib.contextmanager
-def stopped() -> Iterator[None]:
-    """Within the context `StopCompile` ends the compile, in whatever Inductor wraps it."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_stop(error):
-            raise
-
-
-def _is_stop(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, StopCompile):
-            return True
-        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
-    return False
 
 
 # ---- a model, without compiling it

@@ -22,9 +22,10 @@ from torch._inductor.graph import GraphLowering
 
 from memsched.inductor.bytes.replay import Replay, WrapperInput, replay_wrapper
 from memsched.inductor.calls import Batch, Model
-from memsched.inductor.capture.lower import lower, planned_way, run_uncompiled, stock_way, stop_compile
+from memsched.inductor.capture.lower import lower, planned_way, run_uncompiled, stock_way
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.sizes import is_tensor
+from memsched.inductor.stopping import stop_compile
 from memsched.inductor.storages.saved_copies import saved_copies
 from memsched.inductor.storages.tangents import tangents
 from memsched.storage.pieces import CUDA_ALIGNMENT

@@ -56,8 +56,8 @@ tracing and the cut copy those along."""
 class Rule:
     """name: as reports have it; doing: what it does, for warnings; change: the rule.
 
-    is_judged: of a rule that only tags: whether it may raise the peak, so that the step is cut with its tags and
-        without them, and the cuts compared.
+    is_judged: whether it may raise the peak.  Of `CUT_RULES`, which only tag: the step is cut with its tags and without
+        them, and the cuts are compared; of `GRAPH_RULES`: the graph is planned both ways.
     """
 
     name: str
@@ -96,7 +96,7 @@ def checkpoint_rule(every: int, share: float = 1.0) -> Rule:
 
 
 GRAPH_RULES = (
-    Rule("realize_sums", "realizing sums", realize_sums),
+    Rule("realize_sums", "realizing sums", realize_sums, is_judged=True),
     Rule("split_addmm", "splitting products that wait", split_waiting_products),
     Rule("split_convolution_backward", "splitting gradients of convolutions", split_convolution_gradients),
     Rule("split_embedding_gradient", "splitting gradients of embeddings", split_embedding_gradients),

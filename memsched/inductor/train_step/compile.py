@@ -23,11 +23,12 @@ from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memsched.inductor.backend import planning_patches
-from memsched.inductor.capture.lower import StopAfter, stopped
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import inner_compile_arguments
+from memsched.inductor.lowered_twice import lowered_twice
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.publish import Sink, publish
+from memsched.inductor.stopping import StopAfter, stopped
 from memsched.inductor.train_step.failure import raise_interrupted
 from memsched.inductor.train_step.graph import StepGraph
 from memsched.inductor.train_step.report import NotingPostFusionPass, NotingPreFusionPass, StepNotes
@@ -90,7 +91,7 @@ def compile_step(
             plan.report = report
 
     with _compiling(fake_mode, options, _planning(options, plan.notes, inductor, sink)), signing():
-        code = _inner_compile(step)
+        code = _inner_compile(step, options)
     written = {names[at]: placeholders for at, placeholders in step.written.items()}
     return CompiledStep(code, plan, written)
 
@@ -101,14 +102,15 @@ def plan_step(step: StepGraph, fake_mode: FakeTensorMode, options: BackendOption
     patches = _planning(options, plan.notes, inductor, found.append) | {"fx_graph_cache": False}
     patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
     with _compiling(fake_mode, options, patches), stopped():
-        _inner_compile(step)
+        _inner_compile(step, options)
     plan.report = found[-1] if found else None
     return plan
 
 
-def _inner_compile(step: StepGraph) -> Any:
+def _inner_compile(step: StepGraph, options: BackendOptions) -> Any:
     arguments = inner_compile_arguments()
-    return compile_fx_inner(step.module, step.inputs, static_input_idxs=(), is_inference=True, **arguments)
+    compile_graph = lowered_twice(compile_fx_inner, options)
+    return compile_graph(step.module, step.inputs, static_input_idxs=(), is_inference=True, **arguments)
 
 
 def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any], sink: Sink) -> dict[str, Any]:
