@@ -24,7 +24,8 @@ from torch._inductor.virtualized import V
 
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import as_one_pass, passes_of, unsupported_reason
-from memsched.inductor.failures import leave_to_stock, reason_of, stock_goes_on
+from memsched.inductor.failures import RESTARTS, leave_to_stock, reason_of, stock_goes_on
+from memsched.inductor.fixed_sizes import fix_sizes
 from memsched.inductor.lowered_twice import lowered_twice
 from memsched.inductor.options import BackendOptions, split_options
 from memsched.inductor.overlap import AlreadyRun
@@ -74,19 +75,31 @@ def memsched_backend(
         _warn_once(f"memsched: {reason}: stock Inductor compiles", "unsupported torch")
     if reason or not own.enabled:
         return compile_fx(gm, example_inputs, config_patches=patches)
+    are_fixed = True
+    if own.uses_chunks:
+        with stock_goes_on("the size of a batch", "fixing sizes", strict=own.strict):
+            are_fixed = fix_sizes(gm)
     if own.pulled:
         from memsched.inductor.fit.choose import chosen_options  # it plans with what is in this module
 
         own = chosen_options(gm, example_inputs, own, patches)
     if own.setting.chunks or own.setting.token_chunks:
-        return _compile_chunked(gm, example_inputs, own, patches)
+        return _compile_chunked(gm, example_inputs, own, patches, tells_of_idle=are_fixed)
     return compile_planned(gm, example_inputs, own, patches)
 
 
 def _compile_chunked(
-    gm: torch.fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions, inductor: Mapping[str, Any]
+    gm: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    options: BackendOptions,
+    inductor: Mapping[str, Any],
+    *,
+    tells_of_idle: bool,
 ) -> Any:
-    """Compile with the loss, or blocks, in chunks; whole where that fails, and a warning where nothing was found."""
+    """Compile with the loss, or blocks, in chunks; whole where that fails.
+
+    tells_of_idle: whether to warn where nothing was found.
+    """
     spare = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
     reports: list[GraphReport] = []
 
@@ -96,8 +109,11 @@ def _compile_chunked(
 
     try:
         compiled = compile_planned(gm, example_inputs, options, inductor, sink)
-        warn_of_idle_chunks(options.setting, reports)
+        if tells_of_idle:
+            warn_of_idle_chunks(options.setting, reports)
         return compiled
+    except RESTARTS:
+        raise
     except Exception as error:
         if options.strict:
             raise

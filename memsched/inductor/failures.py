@@ -6,13 +6,17 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from torch._dynamo.exc import RestartAnalysis
 from torch._dynamo.utils import counters as torch_counters
 
 from memsched.records.published import count
 
-__all__ = ["leave_to_stock", "reason_of", "stock_goes_on"]
+__all__ = ["RESTARTS", "leave_to_stock", "reason_of", "stock_goes_on"]
 
 log = logging.getLogger("memsched")
+
+RESTARTS = (RestartAnalysis,)
+"""What is raised out of a compile and is no failure: Dynamo traces the frame once more, and compiles it again."""
 
 
 def leave_to_stock(what: str, doing: str, reason: str) -> None:
@@ -30,6 +34,8 @@ def stock_goes_on(what: str, doing: str, *, strict: bool) -> Iterator[None]:
     """
     try:
         yield
+    except RESTARTS:
+        raise
     except Exception as error:
         if strict:
             raise

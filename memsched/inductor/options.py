@@ -121,6 +121,12 @@ class BackendOptions:
         return tuple(lever for lever in Lever if lever.value in named)
 
     @property
+    def uses_chunks(self) -> bool:
+        """Whether the loss or blocks are in chunks, or may be."""
+        by_lever = {Lever.CHUNK_LOSS, Lever.CHUNK_TOKENS} & set(self.pulled)
+        return bool(by_lever or self.setting.chunks or self.setting.token_chunks)
+
+    @property
     def setting(self) -> Setting:
         """How far the levers are pulled as it is."""
         chunks = 0 if isinstance(self.chunk_loss, str) else self.chunk_loss

@@ -21,7 +21,7 @@ from torch._inductor.compile_fx import compile_fx
 from memsched.core.sizes import format_bytes
 from memsched.inductor.capture.lower import lower, planned_way
 from memsched.inductor.compat import graph_numbers_kept
-from memsched.inductor.failures import leave_to_stock, reason_of
+from memsched.inductor.failures import RESTARTS, leave_to_stock, reason_of
 from memsched.inductor.fit.rungs import planned_rung
 from memsched.inductor.options import BackendOptions
 from memsched.levers.ladder import Ladder, Rung, climb
@@ -52,6 +52,8 @@ def chosen_options(
         if not ladder.fits:
             log.warning("memsched: %s", missed_words(ladder))
         log.info("memsched: %s, after %d plans", ladder.chosen.setting, ladder.plans)
+    except RESTARTS:
+        raise
     except Exception as error:
         if options.strict:
             raise

@@ -13,7 +13,7 @@ from typing import TypeVar
 from memsched.core.peak import live_buffers, memory_profile
 from memsched.core.result import Status
 from memsched.core.sizes import format_bytes
-from memsched.inductor.failures import reason_of
+from memsched.inductor.failures import RESTARTS, reason_of
 from memsched.inductor.train_step.report import StepReport
 from memsched.levers.ladder import Rung
 from memsched.levers.moments import Moment, moment_of
@@ -45,7 +45,7 @@ def planned_step_rung(setting: Setting, plan: Callable[[], StepReport]) -> Rung:
 def _planned(setting: Setting, plan: Callable[[], T]) -> T:
     try:
         return plan()
-    except ValueError:
+    except (ValueError, *RESTARTS):
         raise
     except Exception as error:
         raise ValueError(f"{setting}: {reason_of(error.__cause__ or error)}") from error
