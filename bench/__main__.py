@@ -11,7 +11,7 @@ COMMANDS = {
     "demo": ("run.demo", "eager, stock and memsched side by side on a few models"),
     "smoke": ("run.smoke", "plan a few models and compare with the baselines, for CI"),
     "train-step": ("run.train_step", "ways to train a step: memory, time, compile time"),
-    "whole-steps": ("run.whole_steps", "is a planned step above any other way to train? 21 models, 3 optimizers"),
+    "whole-steps": ("run.whole_steps", "is a planned step above any other way to train? 22 models, 3 optimizers"),
     "fit": ("fit.command", "peak against work: every lever, beside every setting of stock's"),
     "capture": ("orders.capture", "scheduler graphs of the models into bench/instances/"),
     "orders": ("orders.command", "how good the orders are on captured graphs"),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from bench.models.cells import DARTS
 from bench.models.checkpointed import bert, gated
 from bench.models.huggingface import HuggingFace
 from bench.models.images import ConvNeXt, ResNet
@@ -64,6 +65,7 @@ WHOLE_STEP_MODELS: dict[str, _Build] = {
     "siamese, images": _with(Siamese(2, 16, 4, 32)),
     "vision transformer": _with(VisionTransformer(4, 96, 8, 64)),
     "resnet": _with(ResNet(4, 32, 16, depth=1, stages=2)),
+    "darts cells": _with(DARTS(2, 16, 8, 1)),
     "convnext": _with(ConvNeXt(4, 32, 16, depth=1, stages=2)),
 }
 """Each builds the model, whose forward returns its loss, and one batch."""

@@ -1,4 +1,4 @@
-"""Is a planned step never above the other ways to train?  Twenty-one models, three optimizers, real bytes.
+"""Is a planned step never above the other ways to train?  Models as people train them, three optimizers, real bytes.
 
     python -m bench whole-steps                                        all, about three quarters of an hour
     python -m bench whole-steps --models "gpt, 8k words" --optimizers sgd

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,12 +29,10 @@ from memsched.inductor.failures import stock_goes_on
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import Judgment, RewritePass, Undecided
 from memsched.inductor.publish import Sink
-from memsched.inductor.stopping import StopAfter, stopped
-from memsched.records.report import GraphReport
+from memsched.inductor.stopping import StopAfter, StopCompile, stopped
+from memsched.records.report import GraphKind, GraphReport
 
-__all__ = ["lowered_twice"]
-
-log = logging.getLogger("memsched")
+__all__ = ["is_below", "lowered_twice", "only_if", "peak_of"]
 
 _PLACE = "post_grad_custom_post_pass"
 """Where Inductor's config has the rules that may be judged (`GRAPH_RULES`)."""
@@ -48,26 +45,27 @@ def lowered_twice(compile_graph: Callable[..., Any], options: BackendOptions) ->
     def compile_better(gm: fx.GraphModule, *args: Any, **how: Any) -> Any:
         if not any(map(_is_judged, passes_of(getattr(config, _PLACE)))):
             return compile_graph(gm, *args, **how)
-        untouched = copy.deepcopy(gm.graph)
-        with contextlib.suppress(Undecided), _as(Judgment.OPEN):
+        untouched = gm.graph
+
+        def compile_copy() -> Any:
+            gm.graph = copy.deepcopy(untouched)  # Inductor changes the graph that it is given
             return compile_graph(gm, *args, **how)
+
+        with contextlib.suppress(Undecided), _as(Judgment.OPEN):
+            return compile_copy()
         peak: int | None = None
         with stock_goes_on("the choice of a rewrite", "planning a rewrite", strict=options.strict):
-            peak = _peak_without(lambda own: compile_graph(own, *args, **how), gm, untouched)
+            peak = _peak_without(compile_copy)
         if peak is not None:
-            gm.graph = copy.deepcopy(untouched)
-            with contextlib.suppress(Undecided), _as(Judgment.WITH), _only_below(peak):
-                return compile_graph(gm, *args, **how)
-        gm.graph = untouched
+            with only_if(is_below(peak)), _as(Judgment.WITH):
+                return compile_copy()
         with _as(Judgment.WITHOUT):
-            return compile_graph(gm, *args, **how)
+            return compile_copy()
 
     return compile_better
 
 
-def _peak_without(
-    compile_graph: Callable[[fx.GraphModule], Any], gm: fx.GraphModule, untouched: fx.Graph
-) -> int | None:
+def _peak_without(compile_graph: Callable[[], Any]) -> int | None:
     """Bytes that the graph needs without the changes; None where it cannot be planned."""
     reports: list[GraphReport] = []
     patches = {
@@ -76,29 +74,43 @@ def _peak_without(
         "fx_graph_cache": False,  # nothing is compiled, so nothing may be loaded
     }
     with _as(Judgment.WITHOUT), _strides_as_before(), config.patch(patches), stopped():
-        compile_graph(fx.GraphModule(gm, copy.deepcopy(untouched)))
-    return max(map(_peak_of, reports), default=None)
+        compile_graph()
+    return max(map(peak_of, reports), default=None)
+
+
+class _NotWanted(StopCompile):
+    """What ends a compile whose plan was looked at."""
 
 
 @contextlib.contextmanager
-def _only_below(peak: int) -> Iterator[None]:
-    """Within the context a compile whose plan does not stay below `peak` ends with `Undecided`, and is not reported."""
+def only_if(is_wanted: Callable[[GraphReport], bool]) -> Iterator[None]:
+    """A context that ends where the plan of a graph is not wanted: before it is reported, and before any code."""
+    end = _NotWanted()
 
-    def only_below(sink: Sink) -> Sink:
+    def asking(sink: Sink) -> Sink:
         def take(report: GraphReport) -> None:
-            log.debug("memsched: %s needs %d bytes with a rewrite, %d without", report.name, _peak_of(report), peak)
-            if report.fallback or _peak_of(report) >= peak:
-                raise Undecided
+            if report.kind is not GraphKind.SUBGRAPH and not is_wanted(report):
+                raise end
             sink(report)
 
         return take
 
     name = "_pre_fusion_custom_pass"
-    with config.patch({name: getattr(config, name).reporting_through(only_below)}):
-        yield
+    try:
+        with config.patch({name: getattr(config, name).reporting_through(asking)}):
+            yield
+    except _NotWanted as raised:
+        if raised is not end:
+            raise
 
 
-def _peak_of(report: GraphReport) -> int:
+def is_below(peak: int) -> Callable[[GraphReport], bool]:
+    """Whether a plan needs less; not one that was left to stock, whose bytes nobody knows."""
+    return lambda report: not report.fallback and peak_of(report) < peak
+
+
+def peak_of(report: GraphReport) -> int:
+    """Bytes of what code generation makes of the plan."""
     return report.emitted_peak or report.peak
 
 

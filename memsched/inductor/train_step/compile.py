@@ -7,6 +7,7 @@ the graph as it is: an inference graph whose inputs are all the caller's and som
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from unittest import mock
 
 import torch
 import torch._functorch.config as functorch_config
-from torch import Tensor
+from torch import Tensor, fx
 from torch._dynamo import compiled_autograd
 from torch._guards import TracingContext, tracing
 from torch._inductor import config
@@ -22,10 +23,11 @@ from torch._inductor.compile_fx import compile_fx_inner
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from memsched.core.peak import memory_profile
 from memsched.inductor.backend import planning_patches
 from memsched.inductor.choices import PlannedChoices
-from memsched.inductor.compat import inner_compile_arguments
-from memsched.inductor.lowered_twice import lowered_twice
+from memsched.inductor.compat import inner_compile_arguments, lays_channels_last
+from memsched.inductor.lowered_twice import is_below, lowered_twice, only_if, peak_of
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.publish import Sink, publish
 from memsched.inductor.stopping import StopAfter, stopped
@@ -36,6 +38,9 @@ from memsched.records.published import signing
 from memsched.records.report import GraphKind, GraphReport
 
 __all__ = ["CompiledStep", "Plan", "compile_step", "plan_step"]
+
+_MUCH_SCRATCH = 0.2
+"""Share of the peak from which on scratch memory is worth a second plan, with images laid out in another way."""
 
 
 @dataclass
@@ -91,7 +96,7 @@ def compile_step(
             plan.report = report
 
     with _compiling(fake_mode, options, _planning(options, plan.notes, inductor, sink)), signing():
-        code = _inner_compile(step, options)
+        code = _inner_compile(step, options, inductor)
     written = {names[at]: placeholders for at, placeholders in step.written.items()}
     return CompiledStep(code, plan, written)
 
@@ -102,15 +107,55 @@ def plan_step(step: StepGraph, fake_mode: FakeTensorMode, options: BackendOption
     patches = _planning(options, plan.notes, inductor, found.append) | {"fx_graph_cache": False}
     patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
     with _compiling(fake_mode, options, patches), stopped():
-        _inner_compile(step, options)
+        _inner_compile(step, options, inductor)
     plan.report = found[-1] if found else None
     return plan
 
 
-def _inner_compile(step: StepGraph, options: BackendOptions) -> Any:
-    arguments = inner_compile_arguments()
+def _inner_compile(step: StepGraph, options: BackendOptions, inductor: Mapping[str, Any]) -> Any:
+    """The compiled step, its images laid out in the way that needs less.
+
+    Inductor lays out a graph that has convolutions with the channels last, which stock's backward, a graph of its own,
+    has not: there is no convolution in it but the gradients of some.  Depthwise ones may need ten times the scratch
+    memory with the channels last; others need copies with the channels first.
+
+    inductor: what the user says of the layout holds.
+    """
+    how = inner_compile_arguments() | {"static_input_idxs": (), "is_inference": True}
     compile_graph = lowered_twice(compile_fx_inner, options)
-    return compile_graph(step.module, step.inputs, static_input_idxs=(), is_inference=True, **arguments)
+    graph = step.module.graph
+
+    def compile_copy() -> Any:
+        step.module.graph = copy.deepcopy(graph)  # Inductor changes the graph that it is given
+        return compile_graph(step.module, step.inputs, **how)
+
+    is_open = options.enabled and "layout_optimization" not in inductor
+    if is_open and _has_gradients_of_convolutions(step.module):
+        highest: list[int] = []
+
+        def peaks_elsewhere(report: GraphReport) -> bool:
+            highest.append(peak_of(report))
+            return _scratch_at_peak(report) < _MUCH_SCRATCH * peak_of(report)
+
+        with only_if(peaks_elsewhere):
+            return compile_copy()
+        with only_if(is_below(highest[-1])), config.patch(layout_optimization=False):
+            return compile_copy()
+    return compile_copy()
+
+
+def _scratch_at_peak(report: GraphReport) -> int:
+    """Bytes that a library allocates for itself while the plan peaks."""
+    if report.graph is None or report.schedule is None:
+        return 0
+    order = report.schedule.order
+    return report.graph.ops[order[memory_profile(report.graph, order).peak_step]].workspace
+
+
+def _has_gradients_of_convolutions(module: fx.GraphModule) -> bool:
+    """Whether Inductor would lay them out as it does the convolutions."""
+    gradients = module.graph.find_nodes(op="call_function", target=torch.ops.aten.convolution_backward.default)
+    return bool(gradients) and not config.force_layout_optimization and lays_channels_last(module.graph)
 
 
 def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any], sink: Sink) -> dict[str, Any]:
