@@ -45,16 +45,22 @@ class FusionPlan:
         solver_options: Callable[[float, str], Options],
     ) -> None:
         model = unfused_model(graph, nodes)
-        order = _low_order(model.planning_graph(), solver_options).order
-        position = {buffer.name: at for at, buffer in enumerate(graph.buffers)}
-        over = {position[one.output]: Overwrite(position[one.input], one.beside) for one in model.taken_by(order)}
+        planned = _low_order(model.planning_graph(), solver_options).order
+        order = model.without_allocations(planned)
+        storages = model.storages_of_fused()
+        position = {buffer.name: at for at, buffer in enumerate(storages.buffers)}
+        over = {
+            position[one.output]: Overwrite(position[one.input], one.beside)
+            for one in model.taken_by(order)
+            if one.output in position and one.input in position
+        }
         self._note = ""
         self.planner = FusionPlanner(
-            graph,
-            order,
+            storages,
+            model.with_allocations(order),
             self._budget(model, model.peak(order), options),
             max_extra_kernels=options.max_extra_kernels,
-            in_place=InPlace(graph, over, cpp_reductions(nodes)),
+            in_place=InPlace(storages, over, cpp_reductions(nodes)),
         )
         self.refused = False
         self._scheduler: Scheduler = weakref.proxy(scheduler)

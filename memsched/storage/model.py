@@ -100,6 +100,10 @@ class AllocationModel:
         waits = {(other, reuse.op) for reuse in forced for other in reuse.waits_for}
         return self._graph([*self._certain, *forced], None, waits)
 
+    def storages_of_fused(self) -> Graph:
+        """The planning graph without what is written over another, which changes as ops are fused."""
+        return self._graph((), None)
+
     def relaxed_graph(self) -> Graph:
         """The planning graph, in which an op that may write over an input no longer keeps that input alive.
 

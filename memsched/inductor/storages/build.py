@@ -24,12 +24,15 @@ __all__ = ["model_of", "unfused_model"]
 
 
 def unfused_model(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:
-    """The model of the nodes before they are fused: one storage per buffer, but for what is written over another."""
+    """The model of the nodes before they are fused: one storage per buffer, but for what is written over another.
+
+    Parts of a concatenation are written straight into the whole, as they are after fusion.
+    """
     pieces = {
         buffer.name: Piece(buffer.size, buffer.producer, frozenset(buffer.consumers), buffer.kept)
         for buffer in estimate.buffers
     }
-    return AllocationModel(estimate, pieces, {}, {}, reuses_of(nodes))
+    return AllocationModel(estimate, pieces, {}, concatenated(nodes, pieces), reuses_of(nodes))
 
 
 def model_of(estimate: Graph, nodes: Sequence[BaseSchedulerNode], *, measure_scratch: bool = True) -> AllocationModel:
