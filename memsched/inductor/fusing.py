@@ -44,7 +44,7 @@ class FusionPlan:
         options: BackendOptions,
         solver_options: Callable[[float, str], Options],
     ) -> None:
-        model = unfused_model(graph, nodes)
+        model = unfused_model(graph, nodes, measure_scratch=options.measure_scratch)
         planned = _low_order(model.planning_graph(), solver_options).order
         order = model.without_allocations(planned)
         storages = model.storages_of_fused()

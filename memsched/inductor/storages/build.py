@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["model_of", "unfused_model"]
 
 
-def unfused_model(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> AllocationModel:
+def unfused_model(
+    estimate: Graph, nodes: Sequence[BaseSchedulerNode], *, measure_scratch: bool = True
+) -> AllocationModel:
     """The model of the nodes before they are fused: one storage per buffer, but for what is written over another.
 
     Parts of a concatenation are written straight into the whole, as they are after fusion.
@@ -32,6 +34,7 @@ def unfused_model(estimate: Graph, nodes: Sequence[BaseSchedulerNode]) -> Alloca
         buffer.name: Piece(buffer.size, buffer.producer, frozenset(buffer.consumers), buffer.kept)
         for buffer in estimate.buffers
     }
+    estimate = with_workspaces(estimate, nodes, inner_bytes(estimate, nodes, pieces), measured=measure_scratch)
     return AllocationModel(estimate, pieces, {}, concatenated(nodes, pieces), reuses_of(nodes))
 
 
