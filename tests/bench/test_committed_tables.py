@@ -16,7 +16,7 @@ from bench.memory import buffer_reuse, cuda_plans
 from bench.memory import model as memory_model
 from bench.patches import command as patches
 from bench.report import readme
-from bench.run import train_step_records
+from bench.run import train_step_records, whole_steps
 
 RESULTS = ROOT / "bench" / "results"
 
@@ -51,6 +51,17 @@ def test_no_random_model_is_above_stock_or_off_its_plan() -> None:
     apart = [abs(row["memsched"] - row["memsched_planned"]) for row in rows]
     assert max(off / row["memsched"] for off, row in zip(apart, rows, strict=True)) <= 0.0012
     assert sum(off > 64 for off in apart) == 1
+
+
+def test_no_whole_step_is_above_another_way() -> None:
+    """The page says 66 rows, 0.35 to 1.00 of stock, and none above stock, stock with a compiled optimizer, or eager."""
+    rows = json.loads((RESULTS / "whole_steps.json").read_text())
+    assert len(rows) == 66
+    assert (RESULTS / "whole_steps.md").read_text() == whole_steps.markdown(rows)
+    for row in rows:
+        assert row["train_step"] <= min(row[way] for way in whole_steps.WAYS) + 1024, row
+    ratios = [row["train_step"] / row["stock"] for row in rows]
+    assert min(ratios) >= 0.35 and max(ratios) <= 1.001
 
 
 def test_the_table_of_training_steps() -> None:
