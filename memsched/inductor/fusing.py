@@ -32,6 +32,8 @@ __all__ = ["FusionPlan"]
 class FusionPlan:
     """A planner for the nodes of `scheduler` before fusion; op i of `graph` is nodes[i].
 
+    Behind those the planner has ops that allocate concatenations, about which nobody asks.
+
     solver_options(share, method): the limits of a search.
     refused: whether any question was answered with no.
     """
@@ -45,8 +47,7 @@ class FusionPlan:
         solver_options: Callable[[float, str], Options],
     ) -> None:
         model = unfused_model(graph, nodes, measure_scratch=options.measure_scratch)
-        planned = _low_order(model.planning_graph(), solver_options).order
-        order = model.without_allocations(planned)
+        order = model.without_allocations(_low_order(model.planning_graph(), solver_options).order)
         storages = model.storages_of_fused()
         position = {buffer.name: at for at, buffer in enumerate(storages.buffers)}
         over = {
