@@ -82,7 +82,7 @@ def _one_mode(workload: Workload, device: str, mode: str, reference: nn.Module |
 
 def _graph(report: memsched.GraphReport) -> Row:
     return {
-        "name": report.name, "peak": report.emitted_peak or report.peak, "bound": report.lower_bound,
+        "name": report.name, "peak": report.generated_peak, "bound": report.lower_bound,
         "stock": report.stock_peak, "fallback": report.fallback, "planner_seconds": round(report.seconds, 2),
     }  # fmt: skip
 

@@ -7,7 +7,8 @@
 What is fused, written in place and ordered decides what a change is worth, and is known after lowering only.  So the
 compile starts over where a judged rule has something to change, which few graphs have, and lowers such a graph once
 more, or twice where the change is taken back; nothing is generated before the last time.  What is compiled in the end
-follows from the graph alone, so a cache keeps it under the key of the question.
+follows from the graph alone, so a cache keeps it under the key of the question.  `GraphReport.seconds` is of the plan
+that is compiled, without those that were only looked at.
 
 Claim: what is compiled is planned no higher than without the judged rules.
 """
@@ -21,7 +22,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import fx
-from torch._guards import TracingContext
 from torch._inductor import config
 
 from memsched.inductor.compat import as_one_pass, passes_of
@@ -29,10 +29,10 @@ from memsched.inductor.failures import stock_goes_on
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.passes import Judgment, RewritePass, Undecided
 from memsched.inductor.publish import Sink
-from memsched.inductor.stopping import StopAfter, StopCompile, stopped
+from memsched.inductor.stopping import StopCompile
 from memsched.records.report import GraphKind, GraphReport
 
-__all__ = ["is_below", "lowered_twice", "only_if", "peak_of"]
+__all__ = ["is_below", "lowered_twice", "only_if"]
 
 _PLACE = "post_grad_custom_post_pass"
 """Where Inductor's config has the rules that may be judged (`GRAPH_RULES`)."""
@@ -53,29 +53,21 @@ def lowered_twice(compile_graph: Callable[..., Any], options: BackendOptions) ->
 
         with contextlib.suppress(Undecided), _as(Judgment.OPEN):
             return compile_copy()
-        peak: int | None = None
+        peaks: list[int] = []
+
+        def is_left_to_stock(report: GraphReport) -> bool:
+            peaks.append(report.generated_peak)
+            return bool(report.fallback)  # nothing to compare with, and told once
+
         with stock_goes_on("the choice of a rewrite", "planning a rewrite", strict=options.strict):
-            peak = _peak_without(compile_copy)
-        if peak is not None:
-            with only_if(is_below(peak)), _as(Judgment.WITH):
+            with only_if(is_left_to_stock), _as(Judgment.WITHOUT):
+                return compile_copy()
+            with only_if(is_below(peaks[-1])), _as(Judgment.WITH):
                 return compile_copy()
         with _as(Judgment.WITHOUT):
             return compile_copy()
 
     return compile_better
-
-
-def _peak_without(compile_graph: Callable[[], Any]) -> int | None:
-    """Bytes that the graph needs without the changes; None where it cannot be planned."""
-    reports: list[GraphReport] = []
-    patches = {
-        "_pre_fusion_custom_pass": config._pre_fusion_custom_pass.reporting_through(lambda _sink: reports.append),
-        "_post_fusion_custom_pass": StopAfter(config._post_fusion_custom_pass),
-        "fx_graph_cache": False,  # nothing is compiled, so nothing may be loaded
-    }
-    with _as(Judgment.WITHOUT), _strides_as_before(), config.patch(patches), stopped():
-        compile_graph()
-    return max(map(peak_of, reports), default=None)
 
 
 class _NotWanted(StopCompile):
@@ -106,12 +98,7 @@ def only_if(is_wanted: Callable[[GraphReport], bool]) -> Iterator[None]:
 
 def is_below(peak: int) -> Callable[[GraphReport], bool]:
     """Whether a plan needs less; not one that was left to stock, whose bytes nobody knows."""
-    return lambda report: not report.fallback and peak_of(report) < peak
-
-
-def peak_of(report: GraphReport) -> int:
-    """Bytes of what code generation makes of the plan."""
-    return report.emitted_peak or report.peak
+    return lambda report: not report.fallback and report.generated_peak < peak
 
 
 @contextlib.contextmanager
@@ -120,19 +107,6 @@ def _as(judgment: Judgment) -> Iterator[None]:
     passes = [one.at(judgment) if _is_judged(one) else one for one in passes_of(getattr(config, _PLACE))]
     with config.patch({_PLACE: as_one_pass(passes)}):
         yield
-
-
-@contextlib.contextmanager
-def _strides_as_before() -> Iterator[None]:
-    """Behind the context the strides that autograd's compiler is told of are those that it was told before."""
-    context = TracingContext.try_get()
-    strides = None if context is None else context.output_strides
-    before = list(strides or ())
-    try:
-        yield
-    finally:
-        if strides is not None:
-            strides[:] = before
 
 
 def _is_judged(one: Any) -> bool:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from torch._guards import TracingContext
@@ -51,8 +50,6 @@ class StopAfter(SchedulerPass):  # type: ignore[misc]
         return f"{self.inner.uuid()} and stop"
 
 
-@contextlib.contextmanager
-def stopped() -> Iterator[None]:
+def stopped() -> contextlib.suppress:
     """Within the context `StopCompile` ends the compile."""
-    with contextlib.suppress(StopCompile):
-        yield
+    return contextlib.suppress(StopCompile)

@@ -107,6 +107,11 @@ class GraphReport:
     graph: Graph | None = field(default=None, repr=False, compare=False)
     schedule: Schedule | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def generated_peak(self) -> int:
+        """Bytes of what code generation makes of the plan: `emitted_peak` where that is known, else `peak`."""
+        return self.emitted_peak or self.peak
+
     @classmethod
     def planned(cls, graph: Graph, schedule: Schedule, **more: Any) -> GraphReport:
         """The report of `schedule`, an order of `graph`; more: the other fields."""

@@ -27,7 +27,7 @@ from memsched.core.peak import memory_profile
 from memsched.inductor.backend import planning_patches
 from memsched.inductor.choices import PlannedChoices
 from memsched.inductor.compat import inner_compile_arguments, lays_channels_last
-from memsched.inductor.lowered_twice import is_below, lowered_twice, only_if, peak_of
+from memsched.inductor.lowered_twice import is_below, lowered_twice, only_if
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.publish import Sink, publish
 from memsched.inductor.stopping import StopAfter, stopped
@@ -124,23 +124,24 @@ def _inner_compile(step: StepGraph, options: BackendOptions, inductor: Mapping[s
     how = inner_compile_arguments() | {"static_input_idxs": (), "is_inference": True}
     compile_graph = lowered_twice(compile_fx_inner, options)
     graph = step.module.graph
+    is_open = options.enabled and "layout_optimization" not in inductor
+    if not is_open or not _has_gradients_of_convolutions(step.module):
+        return compile_graph(step.module, step.inputs, **how)
 
     def compile_copy() -> Any:
         step.module.graph = copy.deepcopy(graph)  # Inductor changes the graph that it is given
         return compile_graph(step.module, step.inputs, **how)
 
-    is_open = options.enabled and "layout_optimization" not in inductor
-    if is_open and _has_gradients_of_convolutions(step.module):
-        highest: list[int] = []
+    highest: list[int] = []
 
-        def peaks_elsewhere(report: GraphReport) -> bool:
-            highest.append(peak_of(report))
-            return _scratch_at_peak(report) < _MUCH_SCRATCH * peak_of(report)
+    def peaks_elsewhere(report: GraphReport) -> bool:
+        highest.append(report.generated_peak)
+        return _scratch_at_peak(report) <= _MUCH_SCRATCH * report.generated_peak  # nothing is known after a failure
 
-        with only_if(peaks_elsewhere):
-            return compile_copy()
-        with only_if(is_below(highest[-1])), config.patch(layout_optimization=False):
-            return compile_copy()
+    with only_if(peaks_elsewhere):
+        return compile_copy()
+    with only_if(is_below(highest[-1])), config.patch(layout_optimization=False):
+        return compile_copy()
     return compile_copy()
 
 

@@ -6,6 +6,9 @@ stock's backward, without any      as the trace has it: depthwise gradients then
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,8 @@ from torch import Tensor, nn
 import memsched
 from bench.models import build
 from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.session import PlanningSession
+from memsched.inductor.train_step.refusals import Refusal
 
 
 class Depthwise(nn.Module):
@@ -44,6 +49,23 @@ def test_a_step_of_images_is_never_above_stock(name: str) -> None:
     assert chosen == min(last, first)
     assert chosen <= stock
     assert (first < last) == (name != "resnet")
+
+
+@pytest.mark.plans
+def test_a_failure_of_the_planner_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of bytes that nobody knows no second layout is planned."""
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no plan")
+
+    monkeypatch.setattr(PlanningSession, "_order", fail)
+    model = Depthwise()
+    step = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with caplog.at_level(logging.WARNING, logger="memsched"), pytest.raises(Refusal, match="no plan was made"):
+        step.plan(torch.randn(4, 3, 32, 32))
+    assert sum("no plan" in record.message for record in caplog.records) == 1
 
 
 @pytest.mark.compile
