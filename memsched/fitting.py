@@ -15,9 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memsched.core.sizes import InputError
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
 from memsched.planning import CUBLAS_WORKSPACE, TargetPlanner
+from memsched.records.step import TRAIN_STEP
 from memsched.render.text.fit import fit_text, fit_to_json
 
 if TYPE_CHECKING:
@@ -103,20 +105,28 @@ def fit(
 class FitPlanner(TargetPlanner):
     """Ladders of the step that `module:function` builds, again and again, with other arguments.
 
-    device: "cpu" plans the model as it is; "cuda" plans on fake tensors, at any size, the compiled model alone, and the
-        optimizer's own step behind it.
+    device: "cpu" plans the model as it is; "cuda" plans on fake tensors, at any size.
     budget, levers: as in `fit`.
     room: bytes of the device for the whole step, in the place of the budget.
+    train_step: whether the step is that of `memsched.train_step`, or that of the compiled model with the optimizer's
+        own behind it; None: it is where the target returns an optimizer.
 
     Raises:
         InputError: an unknown device, or one for which nothing can be planned here.
     """
 
     def __init__(
-        self, target: str, device: str, budget: str, levers: Sequence[str], *, room: int | None = None
+        self,
+        target: str,
+        device: str,
+        budget: str,
+        levers: Sequence[str],
+        *,
+        room: int | None = None,
+        train_step: bool | None = None,
     ) -> None:
         super().__init__(target, device)
-        self.room = room
+        self.room, self.train_step = room, train_step
         self._budget, self._levers = budget, tuple(levers)
 
     def fit(self, arguments: Mapping[str, Any] | None = None, on_rung: OnRung = _ignore) -> Fit:
@@ -139,24 +149,43 @@ class FitPlanner(TargetPlanner):
 
         function = find_function(self.target)
         step = build_target(lambda: function(**arguments), self.target)
-        held = held_bytes(step.model, step.batch, step.optimizer).total
-        limit = None if self.room is None else self.room - held
-        ladder = ladder_of(step.model, step.batch, step.optimizer, None, options, on_rung, limit=limit)
-        return Fit(ladder, step.optimizer is not None, held)
+        train_step = self._is_train_step(bool(step.optimizers))
+        held = held_bytes(step.model, step.batch, step.optimizers)
+        ladder = ladder_of(
+            step.model,
+            step.batch,
+            step.optimizers if train_step else None,
+            None,
+            options,
+            on_rung,
+            limit=None if self.room is None else self.room - held.total,
+            update=held.update,
+        )
+        return Fit(ladder, train_step, held.total)
+
+    def _is_train_step(self, has_optimizer: bool) -> bool:
+        if self.train_step and not has_optimizer:
+            raise InputError(f"{self.target}: returns no optimizer for train_step, not (model, batch, optimizer)")
+        return has_optimizer if self.train_step is None else self.train_step
 
     def _on_cuda(self, options: BackendOptions, arguments: dict[str, Any], on_rung: OnRung) -> Fit:
         from memsched.inductor.fit.choose import climb_for
-        from memsched.inductor.fit.rungs import rung_of, with_update
+        from memsched.inductor.fit.rungs import rung_of, rung_of_step, with_update
 
         room, held = self.room, CUBLAS_WORKSPACE
 
         def plan(setting: Setting) -> Rung:
             nonlocal held
             given = setting.to_options()
-            (planned,) = worker.plans(self.target, ways=("memsched",), options=given, arguments=arguments)
+            (planned,) = worker.plans(self.target, ways=(way,), options=given, arguments=arguments)
             held = planned.held.total + CUBLAS_WORKSPACE
+            if train_step:
+                return rung_of_step(setting, planned.reports[0], planned.moments)
             return with_update(rung_of(setting, planned.reports), planned.held.update)
 
         limit = None if room is None else lambda _rung: room - held
         with self.worker() as worker:
-            return Fit(climb_for(options, plan, on_rung, limit=limit, interruptible=True), train_step=False, held=held)
+            known = worker.call("memsched.inductor.questions.fake_step:returns_optimizer", self.target, arguments)
+            train_step = self._is_train_step(known)
+            way = TRAIN_STEP if train_step else "memsched"
+            return Fit(climb_for(options, plan, on_rung, limit=limit, interruptible=True), train_step, held)

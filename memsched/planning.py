@@ -12,8 +12,10 @@ device and no memory is needed.  Of the step peak
     workspace             of cuBLAS, which PyTorch takes from the same allocator and keeps
 
 A step may peak in the optimizer, where all gradients and what it allocates itself need more than the graphs did
-(`memsched.inductor.optimizer_step`).  What cannot be seen from here (the CUDA context, fragmentation, workspaces of
-cuDNN, autotuning) must fit into a reserve, which the verdict leaves free.
+(`memsched.inductor.optimizer_step`).  The way "train_step" has the updates in its one graph instead.
+
+What cannot be seen from here (the CUDA context, fragmentation, workspaces of cuDNN, autotuning) must fit into a
+reserve, which the verdict leaves free.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from memsched.core.sizes import InputError
 from memsched.levers.moments import Moment
+from memsched.levers.step_moments import StepMoment
 from memsched.records.report import GraphKind
 from memsched.records.step import OptimizerStep
 
@@ -58,7 +61,8 @@ Progress = Callable[[str], None]
 class Prediction:
     """The peak of one step by its parts; bytes.
 
-    way: "memsched" or "stock"; graph: where the step peaks, a graph or `OPTIMIZER_STEP`; kernels: of all graphs.
+    way: "memsched", "stock" or "train_step"; graph: where the step peaks, a graph, a moment of the whole step, or
+        `OPTIMIZER_STEP`; kernels: of all graphs.
     optimizer_state: None when no optimizer was given, or when its state cannot be told.
     modelled: what memsched's model of memory says of `replayed`, the bytes of the graphs above what the caller holds.
     bound: what no order of the kernels of the graph that peaks undercuts, in that model; 0: not asked for.
@@ -124,7 +128,15 @@ def predict(plan: StepPlan) -> Prediction:
         modelled=report.peak,
         bound=report.lower_bound,
     )
+    if plan.moments:
+        return _in_moment(in_graphs, max(plan.moments, key=lambda moment: moment.alive))
     return _in_optimizer(in_graphs, held.update) if held.update is not None and backward else in_graphs
+
+
+def _in_moment(step: Prediction, moment: StepMoment) -> Prediction:
+    """The moment in which the graph of a whole step peaks, whose parts are those of the model of memory."""
+    transients = step.replayed - moment.saved - moment.gradients
+    return replace(step, graph=moment.moment, saved=moment.saved, gradients=moment.gradients, transients=transients)
 
 
 def _in_optimizer(step: Prediction, update: OptimizerStep) -> Prediction:
@@ -191,13 +203,17 @@ class StepPlanner(TargetPlanner):
         ways: Sequence[str] = ("memsched",),
         arguments: Mapping[str, Any] = MappingProxyType({}),
         progress: Progress | None = None,
+        *,
+        optional: Sequence[str] = (),
     ) -> list[Prediction]:
         """One prediction for each way, of what the target builds when it is given `arguments`.
+
+        optional: ways that are left out where the target returns no optimizer, or one that they do not take.
 
         Raises:
             InputError: the step cannot be built or compiled.
         """
-        how = {"ways": tuple(ways), "arguments": dict(arguments), "train": self.train}
+        how = {"ways": tuple(ways), "arguments": dict(arguments), "train": self.train, "optional": tuple(optional)}
         progress = progress or (lambda _text: None)
         if self.device == "cpu":
             from memsched.inductor.cuda_without_gpu.capture import plan_target

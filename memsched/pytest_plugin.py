@@ -35,7 +35,7 @@ def _assert_peak(function: Callable[[], Any], *, at_most: str | int, train: bool
 
     target = build_target(function, getattr(function, "__name__", "the function"))
     question = StepQuestion(train, device, experiments=False, stock=False, portable=True)
-    found = explain_step(plan_step(target.model, target.batch, question, optimizer=target.optimizer))
+    found = explain_step(plan_step(target.model, target.batch, question, optimizers=target.optimizers))
     left = [graph.name for graph in found.graphs if graph.fallback]
     if left:
         pytest.fail(f"the peak of {', '.join(left)} is not known: left to stock\n\n{found}", pytrace=False)

@@ -74,7 +74,7 @@ def explain(
     question = StepQuestion(train, device, experiments, stock, measure, fullgraph)
     model = model if loss_fn is None else WithLoss(model, loss_fn)
     batch = batch_of(model, args, kwargs)
-    return shown(explain_step(plan_step(model, batch, question, optimizer=optimizer, progress=progress)))
+    return shown(explain_step(plan_step(model, batch, question, optimizers=optimizer, progress=progress)))
 
 
 def summary(model: Any, *args: Any, **question: Any) -> ShownExplanation:

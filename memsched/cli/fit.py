@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memsched.cli.command import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ROSE, Command
-from memsched.cli.plan import declare_device_memory, room_of
+from memsched.cli.plan import declare_device_memory, declare_train_step, room_of
 from memsched.cli.progress import Progress
 from memsched.cli.text import columns, print_text
 from memsched.cli.variation import Range, Values, find_largest, largest_words, varied_arguments
@@ -29,8 +29,9 @@ _EXAMPLES = """examples:
   memsched fit train:step --gpu h100 --device cuda --batch-size 1..64      the largest batch that fits, with its levers
   memsched fit train:step --peak 0.5x --vary length=512,1024,2048          a row for each
 
-The function returns (model, batch) or (model, batch, optimizer).  With an optimizer, on the CPU, the step is that of
-memsched.train_step.  Peaks are above parameters, optimizer state and batch.  Ctrl-C keeps the best that was found."""
+The function returns (model, batch) or (model, batch, optimizer).  With an optimizer the step is that of
+memsched.train_step; with --no-train-step that of the compiled model, and behind it the optimizer's own.  Peaks are
+above parameters, optimizer state and batch.  Ctrl-C keeps the best that was found."""
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +47,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="of chunk_loss,recompute,chunk_tokens (default: auto, the first two)",
     )
+    declare_train_step(parser, " (default: where it does)")
     parser.add_argument("-o", "--output", metavar="FIGURE", help="draw the ladder to this .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print one memsched-fit/1 object")
 
@@ -57,7 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
     names = [name.strip() for name in arguments.levers.split(",")]
     several: dict[Any, Fit] = {}
     try:
-        planner = FitPlanner(arguments.target, arguments.device, arguments.peak, names, room=room)
+        planner = FitPlanner(
+            arguments.target, arguments.device, arguments.peak, names, room=room, train_step=arguments.train_step
+        )
         with Progress() as tell, planner:
             if isinstance(varied, Values):
                 several = _fit_values(planner, varied, given)

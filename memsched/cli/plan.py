@@ -15,8 +15,9 @@ from memsched.cli.variation import Range, Values, Variation, find_largest, large
 from memsched.core.gpus import GPUS, memory_of
 from memsched.core.sizes import InputError, format_bytes, parse_bytes
 from memsched.planning import OPTIMIZER_STEP, Prediction, StepPlanner
+from memsched.records.step import TRAIN_STEP
 
-__all__ = ["COMMANDS", "declare_device_memory", "room_of"]
+__all__ = ["COMMANDS", "declare_device_memory", "declare_train_step", "room_of"]
 
 _RESERVE = "1GiB"
 
@@ -29,18 +30,31 @@ _EXAMPLES = """examples:
   memsched plan train:step --device-memory 24GiB --batch-size 1..64        the largest batch that fits
   memsched plan train:step --vary experts=4,8,16                           a table: any argument of the function
   memsched plan train:step --device-memory 24GiB --vary length=512..8192   the largest length that fits
+  memsched plan train:step --gpu h100 --batch-size 1..64 --train-step      the same with memsched.train_step
 """
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.add_argument("target", nargs="?", metavar="MODULE:FUNCTION", help="a function that returns (model, batch)")
+    parser.add_argument(
+        "target", nargs="?", metavar="MODULE:FUNCTION", help="a function that returns (model, batch[, optimizer])"
+    )
     parser.add_argument("--device", default="cuda", help="cuda (no GPU is needed) or cpu (default: cuda)")
     declare_device_memory(parser)
     parser.add_argument("--inference", action="store_true", help="plan no backward")
+    declare_train_step(parser, "; what varies is planned for it (default: beside the others, where an optimizer is)")
     parser.add_argument("--json", action="store_true", help="print one memsched-step-plan/1 object")
     parser.add_argument("--setup", action="store_true", help="download what plans for cuda need, once")
+
+
+def declare_train_step(parser: argparse.ArgumentParser, words: str) -> None:
+    """`--train-step`, which is None unless it is given."""
+    parser.add_argument(
+        "--train-step",
+        action=argparse.BooleanOptionalAction,
+        help=f"plan memsched.train_step, for which the function returns an optimizer{words}",
+    )
 
 
 def declare_device_memory(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
@@ -78,23 +92,28 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.setup:
             return EXIT_DONE
         raise InputError("MODULE:FUNCTION is missing")
+    if arguments.inference and arguments.train_step:
+        raise InputError("--train-step: --inference has no training step")
     memory, room = _memory(arguments), room_of(arguments)
+    way = TRAIN_STEP if arguments.train_step else "memsched"
     given, varied = varied_arguments(arguments.batch_size, arguments.vary, room)
     found: Variation | None = None
     with Progress() as tell, StepPlanner(arguments.target, arguments.device, train=not arguments.inference) as planner:
         if isinstance(varied, Values):
-            found = plan_values(planner, varied, given, tell)
+            found = plan_values(planner, varied, given, tell, way=way)
         elif isinstance(varied, Range) and room is not None:
             name = varied.name
 
             def need(number: int) -> tuple[int, str]:
-                (planned,) = planner.plan(("memsched",), {**given, name: number}, tell)
+                (planned,) = planner.plan((way,), {**given, name: number}, tell)
                 return planned.peak, _verdict(planned, room)
 
             given = {**given, name: find_largest(varied, room, need, tell)}
         if found is None:
             tell.about(", ".join(f"{name} {value}" for name, value in given.items()))
-            predictions = planner.plan(("stock", "memsched"), given, tell)
+            asked = arguments.train_step or (arguments.train_step is None and not arguments.inference)
+            ways = ("stock", "memsched", *([TRAIN_STEP] if asked else []))
+            predictions = planner.plan(ways, given, tell, optional=() if arguments.train_step else (TRAIN_STEP,))
     if found is not None:
         print(found.to_json(arguments.target, arguments.device, room) if arguments.json else found.table(room))
         return EXIT_DONE
@@ -103,7 +122,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     _print(arguments, memory, room, given, predictions)
     if isinstance(varied, Range):
-        print(largest_words(varied, given[varied.name], room is not None and predictions[-1].peak <= room))
+        (wanted,) = (one for one in predictions if one.way == way)
+        print(largest_words(varied, given[varied.name], room is not None and wanted.peak <= room))
     return EXIT_DONE
 
 
@@ -143,7 +163,8 @@ def _print(
     if memory is not None and room is not None:
         rows.append([f"into {format_bytes(memory)}", *(_verdict(prediction, room) for prediction in predictions)])
     print_columns(rows, right=range(1, len(rows[0])))
-    print(_bound_words(predictions[-1]))
+    for prediction in predictions[1:]:
+        print(_bound_words(prediction))
     if room is not None:
         unknown = predictions[-1].optimizer_state is None and not arguments.inference
         not_seen = f"{_NOT_SEEN}, the optimizer's own step" if unknown else _NOT_SEEN
@@ -151,13 +172,15 @@ def _print(
 
 
 def _bound_words(prediction: Prediction) -> str:
+    way = prediction.way
     if prediction.graph == OPTIMIZER_STEP:
-        return "the optimizer's step peaks: all gradients are there; memsched.train_step lets them die as they are born"
+        dies = "memsched.train_step lets them die as they are born"
+        return f"{way}: the optimizer's step peaks: all gradients are there; {dies}"
     if not prediction.bound:
-        return "how far memsched's order is from the best one is not known"
+        return f"{way}: how far its order is from the best one is not known"
     gap = prediction.modelled / prediction.bound - 1
     least = "less" if gap <= 0 else f"less than 1/{1 + gap:.4f} of it"
-    return f"no order of memsched's kernels needs {least} in {prediction.graph}"
+    return f"{way}: no order of its kernels needs {least} in {'the step' if way == TRAIN_STEP else prediction.graph}"
 
 
 def _verdict(prediction: Prediction, room: int) -> str:

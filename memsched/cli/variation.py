@@ -108,7 +108,7 @@ def _value(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """The plans of stock and of memsched for each value."""
+    """The plans of stock and of one of memsched's ways for each value."""
 
     varied: Values
     given: Mapping[str, Any]
@@ -116,7 +116,8 @@ class Variation:
 
     def table(self, room: int | None) -> str:
         """A row for each value."""
-        head = [self.varied.name, "stock", "memsched", "of stock", "peaks in", "kernels"]
+        way = self.plans[0][1].way
+        head = [self.varied.name, "stock", way, "of stock", "peaks in", "kernels"]
         rows = [[*head, "fits"] if room is not None else head]
         for value, (stock, planned) in zip(self.varied.values, self.plans, strict=True):
             row = [str(value), format_bytes(stock.peak), format_bytes(planned.peak)]
@@ -134,12 +135,14 @@ class Variation:
         return json.dumps({**told, "varied": self.varied.name, "plans": rows}, separators=(",", ":"))
 
 
-def plan_values(planner: StepPlanner, varied: Values, given: Mapping[str, Any], tell: Progress) -> Variation:
-    """The plans of every value; raises InputError as `StepPlanner.plan` does."""
+def plan_values(
+    planner: StepPlanner, varied: Values, given: Mapping[str, Any], tell: Progress, *, way: str = "memsched"
+) -> Variation:
+    """The plans of every value, by stock and by `way`; raises InputError as `StepPlanner.plan` does."""
     plans = []
     for value in varied.values:
         tell.about(f"{varied.name} {value}")
-        stock, planned = planner.plan(("stock", "memsched"), {**given, varied.name: value}, tell)
+        stock, planned = planner.plan(("stock", way), {**given, varied.name: value}, tell)
         plans.append((stock, planned))
     return Variation(varied, given, tuple(plans))
 

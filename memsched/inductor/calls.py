@@ -17,15 +17,37 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from memsched.core.sizes import InputError
 
-__all__ = ["Batch", "Model", "WithLoss", "batch_of", "call_model", "keyword_names", "loss_or_all", "losses_of"]
+__all__ = [
+    "Batch",
+    "Model",
+    "Optimizers",
+    "WithLoss",
+    "batch_of",
+    "call_model",
+    "keyword_names",
+    "loss_or_all",
+    "losses_of",
+    "optimizers_of",
+]
 
 Model: TypeAlias = nn.Module | Callable[..., Any]
 Batch: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """Positional arguments, or keyword arguments by name."""
+
+Optimizers: TypeAlias = Optimizer | Sequence[Optimizer] | None
+"""What updates the parameters of a step: one optimizer, several that share them, or nothing that is known."""
+
+
+def optimizers_of(given: Optimizers) -> tuple[Optimizer, ...]:
+    """All of them."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, (tuple, list)) else (given,)
 
 
 def batch_of(model: Model, args: Sequence[Any], named: Mapping[str, Any] | None = None) -> Batch:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from memsched.inductor.calls import Batch, Model
+from memsched.inductor.calls import Batch, Model, Optimizers, optimizers_of
 from memsched.inductor.optimizer_step import optimizer_step
 from memsched.records.step import HeldBytes
 
 __all__ = ["held_bytes", "storage_bytes"]
 
 
-def held_bytes(model: Model, batch: Batch, optimizer: torch.optim.Optimizer | None) -> HeldBytes:
+def held_bytes(model: Model, batch: Batch, optimizers: Optimizers) -> HeldBytes:
     """Each storage once; bytes.  A model that is no module holds nothing that is known."""
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    update = None if optimizer is None else optimizer_step(optimizer, parameters)
+    update = optimizer_step(optimizers_of(optimizers), parameters)
     return HeldBytes(
         parameters=storage_bytes(parameters),
         buffers=storage_bytes(model.buffers()) if isinstance(model, nn.Module) else 0,

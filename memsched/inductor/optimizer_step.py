@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,16 +24,29 @@ from torch.utils._pytree import tree_leaves
 
 from memsched.records.step import OptimizerStep
 
-__all__ = ["optimizer_step"]
+__all__ = ["optimizer_step", "without_state"]
 
 
-def optimizer_step(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> OptimizerStep | None:
-    """State, gradients and temporaries of `optimizer`; None when it cannot make a step on tensors without memory.
+def optimizer_step(optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]) -> OptimizerStep | None:
+    """State, gradients and temporaries of `optimizers`, which make their steps one after the other.
 
-    parameters: of the model, whose devices decide how the optimizer goes about its step.
+    None when there is none, or one cannot make a step on tensors without memory.
+
+    parameters: of the model, whose devices decide how an optimizer goes about its step.
     """
+    steps = [step for step in (_step_of(optimizer, parameters) for optimizer in optimizers) if step is not None]
+    if not steps or len(steps) < len(optimizers):
+        return None
+    return OptimizerStep(
+        state=sum(step.state for step in steps),
+        gradients=sum(step.gradients for step in steps),
+        temporaries=max(step.temporaries for step in steps),
+    )
+
+
+def _step_of(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> OptimizerStep | None:
     devices = {parameter.device.type for parameter in parameters}
-    twin = _twin(optimizer, on_gpu="cuda" in devices)
+    twin = without_state(optimizer, lambda group: _on_meta(group, on_gpu="cuda" in devices))
     try:
         twin.step()
         states = [leaf for leaf in tree_leaves([*map(dict, twin.state.values())]) if isinstance(leaf, Tensor)]
@@ -51,17 +64,22 @@ def optimizer_step(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
     )
 
 
-def _twin(optimizer: torch.optim.Optimizer, on_gpu: bool) -> torch.optim.Optimizer:
-    """A copy without state, whose parameters have no memory, and gradients as the backward would give them."""
+def without_state(
+    optimizer: torch.optim.Optimizer, group_of: Callable[[dict[str, Any]], dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """A copy of `optimizer` as it was before its first step, each of its groups replaced by `group_of` it."""
     twin = copy.copy(optimizer)
     twin.state = type(optimizer.state)(dict)
-    twin.param_groups = [_on_meta(group, on_gpu) for group in optimizer.param_groups]
+    twin.param_groups = [group_of(group) for group in optimizer.param_groups]
     return twin
 
 
 def _on_meta(group: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
-    """What a fused step computes, the other two compute as well; where nothing is chosen, PyTorch takes foreach on CUDA
-    (`_default_to_fused_or_foreach`, torch/optim/optimizer.py)."""
+    """A group whose parameters have no memory, and gradients as the backward would give them.
+
+    What a fused step computes, the other two compute as well; where nothing is chosen, PyTorch takes foreach on CUDA
+    (`_default_to_fused_or_foreach`, torch/optim/optimizer.py).
+    """
     metas = [torch.empty(p.shape, dtype=p.dtype, device="meta", requires_grad=p.requires_grad) for p in group["params"]]
     for meta in metas:
         meta.grad = torch.empty_like(meta) if meta.requires_grad else None

@@ -17,7 +17,7 @@ from memsched.core.graph import Graph
 from memsched.core.peak import live_buffers, memory_profile
 from memsched.levers.moments import NEAR, Moment
 
-__all__ = ["StepMoment", "moments_of_step"]
+__all__ = ["StepMoment", "moments_of_step", "peak_moment"]
 
 _LARGEST = 3
 
@@ -37,6 +37,12 @@ class StepMoment:
     def transients(self) -> int:
         """What is neither saved nor a gradient, with the workspace of the op that runs."""
         return self.alive - self.saved - self.gradients
+
+
+def peak_moment(moments: Sequence[StepMoment]) -> Moment:
+    """Where a step peaks; UNKNOWN where PyTorch does not say which ops are of the backward."""
+    highest = max(moments, key=lambda moment: moment.alive, default=None)
+    return Moment.UNKNOWN if highest is None else highest.moment
 
 
 def moments_of_step(

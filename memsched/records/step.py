@@ -16,7 +16,10 @@ from dataclasses import dataclass, field
 
 from memsched.records.report import GraphReport
 
-__all__ = ["Experiment", "HeldBytes", "MeasuredCurve", "OptimizerStep", "PlannedStep"]
+__all__ = ["TRAIN_STEP", "Experiment", "HeldBytes", "MeasuredCurve", "OptimizerStep", "PlannedStep"]
+
+TRAIN_STEP = "train_step"
+"""The way to make a step in which forward, backward and update are one graph, beside "stock" and "memsched"."""
 
 
 @dataclass(frozen=True, slots=True)

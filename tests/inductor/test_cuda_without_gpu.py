@@ -19,7 +19,7 @@ from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, environment, missing
 from memsched.inductor.cuda_without_gpu.capture import plan_target
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph
-from memsched.planning import largest_that_fits
+from memsched.planning import largest_that_fits, predict
 from tests.paths import ROOT
 
 pytestmark = [pytest.mark.plans, pytest.mark.fakecuda]
@@ -139,9 +139,20 @@ class Breaking(nn.Linear):
 def fails(): return nn.Linear(3, 3), (torch.randn(2, 4),)
 def no_loss(): return nn.Linear(3, 3).requires_grad_(False), (torch.randn(2, 3),)
 def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
+def no_optimizer(): return Loss(nn.Linear(3, 3)), (torch.randn(2, 3),)
+class Loss(nn.Sequential):
+    def forward(self, x): return super().forward(x).square().mean()
+
 def updates(foreach):
-    model = nn.Sequential(nn.Linear(512, 512, bias=False), nn.ReLU())
+    model = Loss(nn.Linear(512, 512, bias=False), nn.ReLU())
     return model, (torch.randn(2, 512),), torch.optim.AdamW(model.parameters(), foreach=bool(foreach))
+
+def equal_layers(refused=False):
+    model = Loss(*(nn.Linear(64, 64) for _ in range(8)))
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    rest = [p for p in model.parameters() if p.dim() != 2]
+    one = torch.optim.LBFGS(model.parameters())
+    return model, (torch.randn(2, 64),), one if refused else [torch.optim.AdamW(matrices), torch.optim.SGD(rest)]
 """
 
 
@@ -162,6 +173,9 @@ def updates(foreach):
         (["wrong:breaks", "--vary", "width=1..8"], "--vary: a range needs --device-memory"),
         (["wrong:breaks", "--vary", "width=1,2", "--batch-size", "1..4"], "one of them may be a range"),
         (["wrong:breaks", "--vary", "width=1,2"], "unexpected keyword argument 'width'"),
+        (["wrong:no_optimizer", "--train-step"], "train_step: the function returns no optimizer"),
+        (["wrong:breaks", "--train-step", "--inference"], "--train-step: --inference has no training step"),
+        (["wrong:equal_layers", "--train-step", "--vary", "refused=1,1"], "train_step: LBFGS"),
         ([], "MODULE:FUNCTION is missing"),
     ],
 )
@@ -199,6 +213,65 @@ def test_a_step_may_peak_in_the_optimizer(project: Path, capsys: pytest.CaptureF
             assert way["gradients"] == weights and way["transients"] >= weights
     code, out, _ = plan(capsys, "wrong:updates", "--device", "cpu", "--vary", "foreach=1", "--inference")
     assert code == 0 and "optimizer step" not in out
+
+
+def test_the_whole_step_as_one_graph_is_planned_beside_the_others(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight equal layers, AdamW for the matrices and SGD for the rest.  A compiled backward returns all gradients, and
+    the optimizers find them alive; in one graph a gradient is alive for its own update.
+
+        stock, memsched    8 gradients + the temporaries of an optimizer
+        train_step         2 gradients at most, the update of one beside the birth of the next
+    """
+    code, out, _ = plan(capsys, "wrong:equal_layers", "--device", "cpu", "--json")
+    ways = {way["way"]: way for way in json.loads(out)["ways"]}
+    assert code == 0 and list(ways) == ["stock", "memsched", "train_step"]
+    one, layer = ways["train_step"], 64 * 64 * 4
+    assert one["model_error"] == 0.0 and one["bound"] <= one["replayed"]
+    assert one["gradients"] <= 2 * layer < 8 * layer <= ways["memsched"]["gradients"]
+    assert one["replayed"] == one["gradients"] + one["saved"] + one["transients"]
+    assert one["optimizer_state"] == ways["memsched"]["optimizer_state"]
+    assert one["peak"] < ways["memsched"]["peak"]
+    code, out, _ = plan(capsys, "wrong:equal_layers", "--device", "cpu", "--no-train-step", "--json")
+    assert code == 0 and [way["way"] for way in json.loads(out)["ways"]] == ["stock", "memsched"]
+
+
+def test_an_optimizer_that_train_step_does_not_take_leaves_the_other_plans(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "refused.py").write_text("import wrong\ndef step(): return wrong.equal_layers(True)\n")
+    code, out, _ = plan(capsys, "refused:step", "--device", "cpu", "--json")
+    assert code == 0 and [way["way"] for way in json.loads(out)["ways"]] == ["stock", "memsched"]
+
+
+def test_what_varies_may_be_planned_for_the_whole_step(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table says which way it is about."""
+    arguments = ("wrong:updates", "--device", "cpu", "--vary", "foreach=0,1", "--train-step")
+    code, out, _ = plan(capsys, *arguments)
+    head, *rows = out.splitlines()
+    assert code == 0 and head.split()[:3] == ["foreach", "stock", "train_step"]
+    shares = [float(share) for row in rows for share in row.split() if share.startswith("0.")]
+    assert len(shares) == 2 and max(shares) < 1
+
+
+def test_the_whole_step_on_a_gpu_that_is_not_there(worker: CudaWorker) -> None:
+    """In bytes of the wrapper, in blocks of 512; what the plan was made under is what came out."""
+    target = "tests.inductor.test_cuda_without_gpu:language"
+    planned, whole = worker.plans(target, ways=("memsched", "train_step"))
+    (graph,) = whole.graphs
+    assert graph.report.kind == "step" and "empty_strided_cuda" in graph.wrapper
+    assert graph.replayed == graph.report.peak >= graph.report.lower_bound
+    assert whole.held == planned.held and planned.held.update is not None
+    assert predict(whole).peak < predict(planned).peak
+
+
+def language() -> object:
+    """A language model of two layers and AdamW; called in the worker."""
+    from bench.models import build
+
+    example = build("gpt", "small")
+    return example.model, example.batch, torch.optim.AdamW(example.model.parameters())
 
 
 @pytest.mark.parametrize(("limit", "answer"), [(99, None), (100, 1), (145, 5), (1099, 99), (1100, 100), (10**9, 100)])

@@ -42,7 +42,7 @@ def weights() -> list[nn.Parameter]:
 def test_temporaries_are_what_the_allocator_sees(make: Callable[..., Optimizer], foreach: bool) -> None:
     parameters = weights()
     optimizer = make(parameters, foreach=foreach)
-    found = optimizer_step(optimizer, parameters)
+    found = optimizer_step([optimizer], parameters)
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
@@ -59,7 +59,7 @@ class _OnGpu:
 
 
 def temporaries_of(optimizer: Optimizer, parameters: Any) -> int:
-    step = optimizer_step(optimizer, parameters)
+    step = optimizer_step([optimizer], parameters)
     assert step is not None
     return step.temporaries
 
@@ -77,7 +77,7 @@ def test_the_optimizer_is_left_as_it_was() -> None:
     parameters = weights()
     optimizer = AdamW(parameters)
     before = [parameter.detach().clone() for parameter in parameters]
-    assert optimizer_step(optimizer, parameters) is not None
+    assert optimizer_step([optimizer], parameters) is not None
     assert not optimizer.state and all(parameter.grad is None for parameter in parameters)
     assert all(one is other for one, other in zip(optimizer.param_groups[0]["params"], parameters, strict=True))
     assert all(torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
@@ -87,7 +87,7 @@ def test_frozen_parameters_have_neither_gradients_nor_state() -> None:
     """An optimizer is often given all of them, adapters and the frozen weights beside."""
     trained, frozen = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(64, 64), requires_grad=False)
     for parameters in ([trained], [trained, frozen]):
-        step = optimizer_step(AdamW(parameters, foreach=True), [trained, frozen])
+        step = optimizer_step([AdamW(parameters, foreach=True)], [trained, frozen])
         assert step is not None
         assert step.gradients == trained.nbytes and step.state <= 2 * trained.nbytes + _SCALARS
         assert step.temporaries < frozen.nbytes
@@ -99,4 +99,4 @@ def test_an_optimizer_that_asks_for_values_is_not_known() -> None:
             return self.param_groups[0]["params"][0].sum().item()
 
     parameters = weights()
-    assert optimizer_step(Asks(parameters, lr=0.1), parameters) is None
+    assert optimizer_step([Asks(parameters, lr=0.1)], parameters) is None

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.exc import Unsupported
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import make_boxed_func
@@ -40,15 +40,20 @@ from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
+from memsched.inductor.failures import reason_of
 from memsched.inductor.host import graph_name
 from memsched.inductor.options import split_options
 from memsched.inductor.questions.fake_step import FakeStep, build_step
 from memsched.inductor.questions.plan_step import plan_fake_step
+from memsched.inductor.train_step.options import StepOptions
+from memsched.inductor.train_step.program import Until
+from memsched.inductor.train_step.step import Refusal, TrainStep
+from memsched.levers.step_moments import StepMoment
 from memsched.records.question import StepQuestion
 from memsched.records.report import GraphKind, GraphReport
-from memsched.records.step import PlannedStep
+from memsched.records.step import TRAIN_STEP, PlannedStep
 
-__all__ = ["capture_step", "plan_cuda_target", "plan_target"]
+__all__ = ["capture_step", "capture_train_step", "plan_cuda_target", "plan_target"]
 
 Progress = Callable[[str], None]
 
@@ -61,12 +66,14 @@ def plan_target(
     arguments: Mapping[str, Any] | None = None,
     device: str = "cpu",
     train: bool = True,
+    optional: Sequence[str] = (),
     progress: Progress = lambda _text: None,
 ) -> list[StepPlan]:
     """The plans of the step that `module:function` builds, without running it; on fake tensors of `device`.
 
-    ways: of "stock", "memsched", and "memsched with reuse", with Inductor's `allow_buffer_reuse`.
+    ways: of "stock", "memsched", "memsched with reuse", with Inductor's `allow_buffer_reuse`, and "train_step".
     options: of `BackendOptions`, and any of Inductor's own; arguments: keyword arguments of the function.
+    optional: those of `ways` that are left out where the target returns no optimizer, or one that they do not take.
 
     Raises:
         InputError: the step cannot be built or compiled, or an option is wrong; one line.
@@ -75,13 +82,27 @@ def plan_target(
     progress(f"{target}: building the model")
     step = build_step(target, arguments or {}, device)
     progress(f"{target}: tracing")
-    started = time.perf_counter()
-    captured = capture_step(step, [known[way] for way in ways], train=train, progress=progress)
+    started, version = time.perf_counter(), str(torch.__version__)
+    compiled = [way for way in ways if way != TRAIN_STEP]
+    captured = capture_step(step, [known[way] for way in compiled], train=train, progress=progress) if compiled else []
     seconds = time.perf_counter() - started
-    return [
-        StepPlan(way, device, tuple(graphs), step.held, str(torch.__version__), seconds)
-        for way, graphs in zip(ways, captured, strict=True)
+    plans = [
+        StepPlan(way, device, tuple(graphs), step.held, version, seconds)
+        for way, graphs in zip(compiled, captured, strict=True)
     ]
+    if TRAIN_STEP in ways:
+        progress("planning the whole step (train_step)")
+        started = time.perf_counter()
+        try:
+            graph, moments = capture_train_step(step, options or {})
+        except InputError as error:
+            if TRAIN_STEP not in optional:
+                raise
+            progress(str(error))
+        else:
+            seconds = time.perf_counter() - started
+            plans.append(StepPlan(TRAIN_STEP, device, (graph,), step.held, version, seconds, moments))
+    return plans
 
 
 def plan_cuda_target(target: str, **how: Any) -> list[StepPlan]:
@@ -135,6 +156,27 @@ def capture_step(
     if not any(capture.graphs):
         raise InputError("nothing to plan: no graph with an op was compiled")
     return capture.graphs
+
+
+def capture_train_step(step: FakeStep, options: Mapping[str, Any]) -> tuple[PlannedGraph, tuple[StepMoment, ...]]:
+    """The one graph of `memsched.train_step` for the step, and its moments.
+
+    Raises:
+        InputError: the step has no optimizer, or is not one that `train_step` makes.
+    """
+    if not step.optimizers or not isinstance(step.model, nn.Module):
+        raise InputError("train_step: the function returns no optimizer: let it return (model, batch, optimizer)")
+    backend, inductor = split_options(options)
+    own = StepOptions(backend=replace(backend, strict=True), inductor=inductor)
+    settings = functorch_config.patch(graphsafe_rng_functionalization=False)
+    try:
+        with settings, step.mode, capture_wrappers() as wrappers:
+            report = TrainStep(step.model, step.optimizers, None, own).plan_batch(step.batch, Until.CODE)
+    except Refusal as error:
+        raise InputError(str(error).removeprefix("memsched.")) from error
+    except Exception as error:
+        raise InputError(f"train_step: {reason_of(error)}") from error
+    return _replayed(report.plan, report.notes.prefusion, wrappers[-1]), report.moments
 
 
 class _Capture:

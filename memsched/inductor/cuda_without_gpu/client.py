@@ -88,6 +88,7 @@ class CudaWorker:
         batch_size: int | None = None,
         arguments: Mapping[str, Any] | None = None,
         train: bool = True,
+        optional: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> list[StepPlan]:
         """The CUDA plans of the step that `module:function` builds (`questions.target`), one for each way.
@@ -96,6 +97,7 @@ class CudaWorker:
         batch_size: given to the function as its argument `batch_size`.
         arguments: further keyword arguments of the function.
         train: plan the backward too.
+        optional: ways that are left out where the function returns no optimizer, or one that they do not take.
 
         Raises:
             InputError: the function, or the model that it builds, cannot be planned; one line.
@@ -107,6 +109,7 @@ class CudaWorker:
             options=dict(options or {}),
             arguments=dict(arguments or {}) | ({} if batch_size is None else {"batch_size": batch_size}),
             train=train,
+            optional=tuple(optional),
             progress=progress,
         )
         return plans

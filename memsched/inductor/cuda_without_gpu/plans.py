@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memsched.core.graph import Graph
+from memsched.levers.step_moments import StepMoment
 from memsched.records.report import GraphKind, GraphReport
 from memsched.records.step import HeldBytes
 
@@ -51,9 +52,11 @@ class PlannedGraph:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """A step, forward and backward, planned for `device`; way: "memsched", or "stock" for what stock Inductor does.
+    """A step, forward and backward, planned for `device`.
 
+    way: "memsched"; "stock" for what stock Inductor does; "train_step" for that of `memsched.train_step`, one graph.
     seconds: of tracing and of all plans that were made at the same time.
+    moments: of a train step, in the model of memory.
     """
 
     way: str
@@ -62,6 +65,7 @@ class StepPlan:
     held: HeldBytes
     torch: str
     seconds: float
+    moments: tuple[StepMoment, ...] = ()
 
     @property
     def step_peak(self) -> int:
@@ -84,5 +88,5 @@ class StepPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The figures, without graphs and sources."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("graphs", "held")}
+        plain = {key: value for key, value in vars(self).items() if key not in ("graphs", "held", "moments")}
         return plain | {"graphs": [report.to_json() for report in self.reports]}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from memsched.inductor.calls import Batch
+from memsched.inductor.calls import Batch, Optimizers, optimizers_of
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit.choose import climb_for
-from memsched.inductor.fit.rungs import planned_rung, planned_step_rung
+from memsched.inductor.fit.rungs import planned_rung, planned_step_rung, with_update
 from memsched.inductor.options import BackendOptions
-from memsched.inductor.train_step.step import plan_train_step
+from memsched.inductor.train_step.options import StepOptions
+from memsched.inductor.train_step.step import TrainStep
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
 from memsched.records.report import GraphReport
+from memsched.records.step import OptimizerStep
 
 __all__ = ["ladder_of"]
 
@@ -23,16 +25,18 @@ __all__ = ["ladder_of"]
 def ladder_of(
     model: Any,
     batch: Batch,
-    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None,
+    optimizers: Optimizers,
     loss_fn: Callable[[Any, Any], torch.Tensor] | None,
     options: BackendOptions,
     on_rung: Callable[[Rung], None],
     *,
     limit: int | None = None,
+    update: OptimizerStep | None = None,
 ) -> Ladder:
-    """Climb for `options`: with an optimizer the step of `train_step`, without one the compiled model's.
+    """Climb for `options`: with optimizers the step of `train_step`, without one the compiled model's.
 
     limit: bytes above what the caller holds, in the place of the budget of `options`.
+    update: what an optimizer's own step needs, behind the compiled model.
 
     Raises:
         ValueError: the first setting cannot be planned; one line.
@@ -40,9 +44,10 @@ def ladder_of(
 
     def plan(setting: Setting) -> Rung:
         at = options.at(setting)
-        if optimizer is not None:
-            return planned_step_rung(setting, lambda: plan_train_step(model, optimizer, batch, loss_fn, at))
-        return planned_rung(setting, lambda: _plan_model(model, batch, at))
+        if given := optimizers_of(optimizers):
+            step = TrainStep(model, given, loss_fn, StepOptions(backend=at))
+            return planned_step_rung(setting, lambda: step.plan_batch(batch))
+        return with_update(planned_rung(setting, lambda: _plan_model(model, batch, at)), update)
 
     allowed = None if limit is None else lambda _rung: limit
     return climb_for(options, plan, on_rung, limit=allowed, interruptible=True)

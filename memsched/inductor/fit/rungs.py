@@ -18,11 +18,12 @@ from memsched.inductor.train_step.report import StepReport
 from memsched.levers.ladder import Rung
 from memsched.levers.moments import Moment, moment_of
 from memsched.levers.setting import Setting
+from memsched.levers.step_moments import StepMoment, peak_moment
 from memsched.records.origin import Origin
 from memsched.records.report import GraphReport
 from memsched.records.step import OptimizerStep
 
-__all__ = ["planned_rung", "planned_step_rung", "rung_of", "with_update"]
+__all__ = ["planned_rung", "planned_step_rung", "rung_of", "rung_of_step", "with_update"]
 
 T = TypeVar("T")
 
@@ -39,7 +40,12 @@ def planned_rung(setting: Setting, plan: Callable[[], Sequence[GraphReport]]) ->
 def planned_step_rung(setting: Setting, plan: Callable[[], StepReport]) -> Rung:
     """The same for a step in one graph, whose report knows where its backward begins; raises ValueError, too."""
     report = _planned(setting, plan)
-    return replace(rung_of(setting, [report.plan]), moment=report.peak_moment)
+    return rung_of_step(setting, report.plan, report.moments)
+
+
+def rung_of_step(setting: Setting, plan: GraphReport, moments: Sequence[StepMoment]) -> Rung:
+    """The rung of a step in one graph, and where in it the peak is; raises ValueError as `rung_of`."""
+    return replace(rung_of(setting, [plan]), moment=peak_moment(moments))
 
 
 def _planned(setting: Setting, plan: Callable[[], T]) -> T:

@@ -40,7 +40,7 @@ def plan_target_step(
             return plan_fake_step(build_step(name, arguments, device), question, progress=progress)
     function = find_function(name)
     target = build_target(lambda: function(**arguments), name)
-    return plan_step(target.model, target.batch, question, optimizer=target.optimizer, progress=progress)
+    return plan_step(target.model, target.batch, question, optimizers=target.optimizers, progress=progress)
 
 
 def _known(device: str) -> str:

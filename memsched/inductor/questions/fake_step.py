@@ -15,25 +15,31 @@ from typing import Any
 
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
 
 from memsched.core.sizes import InputError
 from memsched.inductor.calls import Batch
 from memsched.inductor.capture.fakes import FakeTwins, fake_mode
 from memsched.inductor.held import held_bytes
+from memsched.inductor.optimizer_step import without_state
 from memsched.inductor.questions.target import Target, build_target, find_function
 from memsched.records.step import HeldBytes
 
-__all__ = ["FakeStep", "build_step"]
+__all__ = ["FakeStep", "build_step", "returns_optimizer"]
 
 
 @dataclass(frozen=True, slots=True)
 class FakeStep:
-    """One step on fake tensors: `model` with `batch` under `mode`; `held` is what the caller holds meanwhile."""
+    """One step on fake tensors: `model` with `batch` under `mode`; `held` is what the caller holds meanwhile.
+
+    optimizers: of the parameters of `model`, without state.
+    """
 
     mode: FakeTensorMode
     model: Callable[..., Any]
     batch: Batch
     held: HeldBytes
+    optimizers: tuple[Optimizer, ...] = ()
 
 
 def build_step(target: str, arguments: Mapping[str, Any], device: str) -> FakeStep:
@@ -50,8 +56,19 @@ def build_step(target: str, arguments: Mapping[str, Any], device: str) -> FakeSt
     if isinstance(step.model, nn.Module):
         twins.put_into(step.model)
     batch = twins.of_batch(step.batch)
-    held = held_bytes(step.model, batch, step.optimizer)
-    return FakeStep(mode, step.model, batch, held)
+    optimizers = tuple(_of_twins(optimizer, twins) for optimizer in step.optimizers)
+    held = held_bytes(step.model, batch, optimizers)
+    return FakeStep(mode, step.model, batch, held, optimizers)
+
+
+def returns_optimizer(target: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether the function returns an optimizer with its model and batch.  Raises InputError."""
+    return bool(build_step(target, arguments, "cpu").optimizers)
+
+
+def _of_twins(optimizer: Optimizer, twins: FakeTwins) -> Optimizer:
+    """The optimizer of the twins of its parameters."""
+    return without_state(optimizer, lambda group: {**group, "params": [twins.of(one) for one in group["params"]]})
 
 
 def _check_arguments(function: Callable[..., Any], target: str, arguments: Mapping[str, Any]) -> None:

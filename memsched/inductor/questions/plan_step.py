@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from memsched.core.sizes import InputError, format_bytes
-from memsched.inductor.calls import Batch, Model
+from memsched.inductor.calls import Batch, Model, Optimizers
 from memsched.inductor.capture.fakes import on_fakes
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.failures import reason_of
@@ -52,7 +52,7 @@ def plan_step(
     batch: Batch,
     question: StepQuestion = ALL,
     *,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizers: Optimizers = None,
     options: BackendOptions | None = None,
     progress: Progress = _ignore,
 ) -> PlannedStep:
@@ -66,7 +66,7 @@ def plan_step(
             with `fullgraph` a model that breaks into several graphs.
     """
     _check_device(model, batch, question.device)
-    held = held_bytes(model, batch, optimizer)
+    held = held_bytes(model, batch, optimizers)
     planner = _Planner(question, _options_for(question, options), progress)
     if isinstance(model, nn.Module) and not question.measure:
         with contextlib.suppress(NotOnFakes), _mode_of(model, question.train), on_fakes(model, batch) as twins:

@@ -4,6 +4,7 @@
     def step(batch_size=8):                                   # the argument is for `memsched plan --batch-size`
         model = Net()
         return model, (torch.randn(batch_size, 3, 32, 32),)   # or model, batch, optimizer
+                                                              # or a list of optimizers
                                                               # or an object with `model` and `batch`
 The batch is what the model takes (`calls.Batch`): a tuple of arguments, or a dictionary of keyword arguments.  The
 model must return the loss, an object or dictionary with a `loss`, or anything with a tensor that requires a gradient.
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 
 from memsched.core.sizes import InputError
-from memsched.inductor.calls import Batch, batch_of
+from memsched.inductor.calls import Batch, batch_of, optimizers_of
 from memsched.inductor.failures import reason_of
 
 __all__ = ["Target", "build_target", "find_function", "resolve_target"]
@@ -30,11 +31,11 @@ __all__ = ["Target", "build_target", "find_function", "resolve_target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One step: `model` called with `batch`, and the optimizer that follows it, if it is known."""
+    """One step: `model` called with `batch`, and the optimizers that follow it, if they are known."""
 
     model: Callable[..., Any]
     batch: Batch
-    optimizer: torch.optim.Optimizer | None = None
+    optimizers: tuple[torch.optim.Optimizer, ...] = ()
 
 
 def resolve_target(text: str) -> Target:
@@ -81,10 +82,17 @@ def build_target(function: Callable[[], Any], name: str = "the function") -> Tar
     if not isinstance(parts, tuple) or len(parts) not in (2, 3) or not callable(parts[0]):
         found = f"a {type(made).__name__}"
         raise InputError(f"{name}: returned {found}, not (model, batch) or (model, batch, optimizer)")
-    batch, optimizer = parts[1], parts[2] if len(parts) == 3 else None
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        raise InputError(f"{name}: the optimizer is a {type(optimizer).__name__}")
-    return Target(parts[0], batch_of(parts[0], batch if isinstance(batch, (tuple, list)) else (batch,)), optimizer)
+    batch, optimizers = parts[1], _optimizers(parts[2], name) if len(parts) == 3 else ()
+    return Target(parts[0], batch_of(parts[0], batch if isinstance(batch, (tuple, list)) else (batch,)), optimizers)
+
+
+def _optimizers(given: Any, name: str) -> tuple[torch.optim.Optimizer, ...]:
+    """One, several, or None for none; raises InputError."""
+    found = optimizers_of(given)
+    for optimizer in found:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError(f"{name}: the optimizer is a {type(optimizer).__name__}")
+    return found
 
 
 def _folder_and_module(name: str) -> tuple[str, str]:

@@ -101,14 +101,25 @@ def compile_step(
     return CompiledStep(code, plan, written)
 
 
-def plan_step(step: StepGraph, fake_mode: FakeTensorMode, options: BackendOptions, inductor: Mapping[str, Any]) -> Plan:
-    """Plan `step` without generating or compiling code."""
+def plan_step(
+    step: StepGraph,
+    fake_mode: FakeTensorMode,
+    options: BackendOptions,
+    inductor: Mapping[str, Any],
+    *,
+    stop_after_fusion: bool = True,
+) -> Plan:
+    """Plan `step` without compiling code.
+
+    stop_after_fusion: and without generating it; else `capture.wrapper_source.capture_wrappers` ends this.
+    """
     plan, found = Plan(notes=StepNotes(step.update_nodes)), list[GraphReport]()
     patches = _planning(options, plan.notes, inductor, found.append) | {"fx_graph_cache": False}
-    patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
+    if stop_after_fusion:
+        patches["_post_fusion_custom_pass"] = StopAfter(patches["_post_fusion_custom_pass"])
     with _compiling(fake_mode, options, patches), stopped():
         _inner_compile(step, options, inductor)
-    plan.report = found[-1] if found else None
+    plan.report = next((report for report in reversed(found) if report.kind is GraphKind.STEP), None)
     return plan
 
 

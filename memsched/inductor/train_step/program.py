@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Protocol
 
 import torch
@@ -31,7 +32,7 @@ from memsched.inductor.train_step.report import StepReport, make_report
 from memsched.inductor.train_step.state import OptimizerState
 from memsched.records.published import count
 
-__all__ = ["NotCompiled", "Program", "Request"]
+__all__ = ["NotCompiled", "Program", "Request", "Until"]
 
 log = logging.getLogger("memsched")
 
@@ -51,18 +52,28 @@ class Owner(Protocol):
     grad_norm: Tensor | None
 
 
+class Until(Enum):
+    """How far a run goes.
+
+    THE_END: the step is done; FUSION: it is planned; CODE: and its wrapper generated, for a caller that catches it.
+    """
+
+    THE_END = auto()
+    FUSION = auto()
+    CODE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the next run of a program is for.
 
     purpose, clip: as in `Recipe`; number: the largest norm, or the coefficient, that clipping takes.
-    plan_only: plan, but compile and run nothing.
     """
 
     purpose: str
     clip: str = ""
     number: float = 0.0
-    plan_only: bool = False
+    until: Until = Until.THE_END
 
 
 class Program:
@@ -97,8 +108,8 @@ class Program:
             extra += [*self.state.tensors(forms), *self.state.scalars()]
         if request.clip:
             extra.append(torch.tensor(request.number, dtype=torch.float32))
-        if request.plan_only:
-            self._plan(recipe, extra)
+        if request.until is not Until.THE_END:
+            self._plan(recipe, extra, request.until)
             return (torch.zeros(()),)
         if recipe not in self.compiled:
             self.compiled[recipe] = self._compile(recipe, extra)
@@ -127,10 +138,11 @@ class Program:
         self._report(compiled.plan, recipe, graph.buckets)
         return compiled
 
-    def _plan(self, recipe: Recipe, extra: Sequence[Tensor]) -> None:
-        options = self.options
+    def _plan(self, recipe: Recipe, extra: Sequence[Tensor], until: Until) -> None:
+        options, stops = self.options, until is Until.FUSION
         graph = build_step(self.captured, self.indices, recipe, extra, self.owner.replicas)
-        plan = plan_step(graph, self.captured.fake_mode, options.backend, dict(options.inductor or {}))
+        inductor = dict(options.inductor or {})
+        plan = plan_step(graph, self.captured.fake_mode, options.backend, inductor, stop_after_fusion=stops)
         self._report(plan, recipe, graph.buckets)
 
     def _report(self, plan: Plan, recipe: Recipe, buckets: tuple[int, ...]) -> None:

@@ -29,7 +29,7 @@ from memsched.inductor.passes import PostFusionPass, PreFusionPass
 from memsched.inductor.publish import Sink
 from memsched.inductor.session import session_of
 from memsched.levers.moments import Moment
-from memsched.levers.step_moments import StepMoment, moments_of_step
+from memsched.levers.step_moments import StepMoment, moments_of_step, peak_moment
 from memsched.records.report import GraphKind, GraphReport
 from memsched.search.budget import repeatable
 from memsched.search.solver import solve
@@ -155,8 +155,7 @@ class StepReport:
     @property
     def peak_moment(self) -> Moment:
         """The moment in which the step peaks; UNKNOWN where PyTorch does not say which ops are of the backward."""
-        highest = max(self.moments, key=lambda moment: moment.alive, default=None)
-        return Moment.UNKNOWN if highest is None else highest.moment
+        return peak_moment(self.moments)
 
     @property
     def peak_gradient_bytes(self) -> int:

@@ -144,10 +144,12 @@ class OptimizerState:
         if not state or None in state.values():
             state |= home.rule.new_state(param, home.options, self.dtype or param.dtype)
             if home.rule.counts_steps:
-                state["step"] = _new_step(param, home.options)
+                state["step"] = step = _new_step(param, home.options)
+                self._counts[at] = _Count(0, step, step._version)  # known, and on fake tensors it cannot be read
+            else:
+                self._counts[at] = _Count(0, next(iter(state.values()), None))
             if state:
                 home.optimizer.state[param] = state
-            self._counts[at] = _Count(0, next(iter(state.values()), None))
         elif not home.rule.counts_steps and next(iter(state.values())) is not count.tensor:
             self._counts[at] = _Count(1, next(iter(state.values())))
         return state

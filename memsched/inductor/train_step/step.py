@@ -42,18 +42,17 @@ from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 from torch.optim import Optimizer
 
 from memsched.inductor.backend import partition_patches
-from memsched.inductor.calls import Batch, WithLoss, batch_of, call_model, loss_or_all
+from memsched.inductor.calls import Batch, WithLoss, batch_of, call_model, loss_or_all, optimizers_of
 from memsched.inductor.capture.lower import with_code_of_its_own
 from memsched.inductor.compat import unsupported_reason
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
 from memsched.inductor.fit.rungs import planned_step_rung
-from memsched.inductor.options import BackendOptions
 from memsched.inductor.train_step.capture import capture
 from memsched.inductor.train_step.clipping import random_state_kept
 from memsched.inductor.train_step.failure import StepInterrupted
 from memsched.inductor.train_step.options import StepOptions
-from memsched.inductor.train_step.program import NotCompiled, Program, Request
+from memsched.inductor.train_step.program import NotCompiled, Program, Request, Until
 from memsched.inductor.train_step.refusals import (
     Refusal,
     Signature,
@@ -70,7 +69,7 @@ from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
 from memsched.records.published import count
 
-__all__ = ["Refusal", "StepInterrupted", "TrainStep", "plan_train_step", "train_step"]
+__all__ = ["Refusal", "StepInterrupted", "TrainStep", "train_step"]
 
 log = logging.getLogger("memsched")
 
@@ -99,19 +98,6 @@ def train_step(
     return TrainStep(model, optimizer, loss_fn, StepOptions.read(options))
 
 
-def plan_train_step(
-    model: nn.Module,
-    optimizer: Optimizer | Sequence[Optimizer],
-    batch: Batch,
-    loss_fn: Callable[[Any, Any], Any] | None,
-    options: BackendOptions,
-) -> StepReport:
-    """The plan of one step under `options`; nothing is compiled, run or changed.  Raises Refusal."""
-    step = TrainStep(model, optimizer, loss_fn, StepOptions(backend=options))
-    report: StepReport = call_model(step.plan, batch)
-    return report
-
-
 class TrainStep:
     """A training step, compiled at its first call.
 
@@ -133,7 +119,7 @@ class TrainStep:
         loss_fn: Callable[[Any, Any], Any] | None,
         options: StepOptions,
     ) -> None:
-        self.optimizers = tuple(optimizer) if isinstance(optimizer, (tuple, list)) else (optimizer,)
+        self.optimizers = optimizers_of(optimizer)
         check_optimizers(model, self.optimizers)
         self.replicas = replicas_of(model, options.process_group, options.bucket_bytes)
         self.model = model if self.replicas is None else self.replicas.model
@@ -202,10 +188,13 @@ class TrainStep:
         Raises:
             Refusal: as a call would.
         """
-        batch = self._batch(args, named)
+        return self.plan_batch(self._batch(args, named))
+
+    def plan_batch(self, batch: Batch, until: Until = Until.FUSION) -> StepReport:
+        """The same, of a batch as one value; with the code, for a caller that catches it.  Raises Refusal."""
         already, states = len(self.reports), self._states()
         way = {"hold": "held", "recompute": "given"}[self.options.clip]
-        self._run(Request("update", way if self.options.clip_grad_norm else "", plan_only=True), batch)
+        self._run(Request("update", way if self.options.clip_grad_norm else "", until=until), batch)
         self._forget_state(states)
         if len(self.reports) == already:
             raise Refusal("no plan was made; the log of memsched says why")
@@ -229,7 +218,7 @@ class TrainStep:
             self._pull_levers(batch)
         if self._stock is not None:
             return self._run_stock(request, batch)
-        if not request.plan_only:
+        if request.until is Until.THE_END:
             self._share_buffers(request)
         self.request, states = request, self._states()
         try:
@@ -266,7 +255,7 @@ class TrainStep:
             at = replace(given, backend=given.backend.at(setting))
             model = (self.replicas and self.replicas.wrapper) or self.model
             trial = TrainStep(model, self.optimizers, self.loss_fn, at)
-            return planned_step_rung(setting, lambda: call_model(trial.plan, batch))
+            return planned_step_rung(setting, lambda: trial.plan_batch(batch))
 
         chosen = given.backend.setting
         try:

@@ -358,6 +358,51 @@ def language_step() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     return Language(2, 64, 2048), batch(2048)
 
 
+@pytest.mark.fakecuda
+def test_fit_of_the_whole_step_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an optimizer the ladder is that of `train_step`, as on the CPU; without it, with the optimizer's own step.
+
+    Both peak at the logits.  The one graph counts the loss there too, a block of 512 bytes, which a backward does not:
+    for that it is the caller's.
+    """
+    from memsched.fitting import FitPlanner
+    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
+
+    try:
+        CudaWorker().close()
+    except CudaUnavailable as reason:
+        pytest.skip(str(reason))
+    monkeypatch.chdir(ROOT)
+    target, levers, found = "tests.inductor.fit.test_fit:trained_step", ["chunk_loss"], {}
+    for train_step in (None, False):
+        with FitPlanner(target, "cuda", "0.9x", levers, train_step=train_step) as planner:
+            found[train_step] = planner.fit()
+    whole, compiled = found[None], found[False]
+    assert whole.train_step and not compiled.train_step
+    assert whole.held == compiled.held
+    assert whole.ladder.rungs[-1].peak < whole.ladder.rungs[0].peak <= compiled.ladder.rungs[0].peak + 512
+    assert "memsched.train_step(model, optimizer, options={'chunk_loss'" in str(whole)
+
+
+def trained_step() -> tuple[nn.Module, tuple[Tensor, Tensor], torch.optim.Optimizer]:
+    """For `FitPlanner`."""
+    model, inputs = language_step()
+    return model, inputs, torch.optim.AdamW(model.parameters())
+
+
+@pytest.mark.plans
+def test_whether_the_step_is_whole_may_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU too; asked for without an optimizer it is an error in one line."""
+    from memsched.fitting import FitPlanner
+
+    monkeypatch.chdir(ROOT)
+    compiled = FitPlanner("tests.inductor.fit.test_fit:trained_step", "cpu", "0.99x", ["chunk_loss"], train_step=False)
+    assert not compiled.fit().train_step
+    with pytest.raises(ValueError, match="returns no optimizer for train_step"):
+        FitPlanner("tests.inductor.fit.test_fit:language_step", "cpu", "", ["auto"], train_step=True).fit()
+    del tmp_path
+
+
 @pytest.mark.plans
 @pytest.mark.parametrize("fallback_random", [False, True])
 @pytest.mark.parametrize("by_user", [False, True])
