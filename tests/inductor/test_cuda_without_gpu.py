@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.memory import cuda_plans
 from memsched.check.order import check_order
@@ -19,6 +21,7 @@ from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, environment, missing
 from memsched.inductor.cuda_without_gpu.capture import plan_target
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph
+from memsched.inductor.questions.fake_step import build_step
 from memsched.planning import largest_that_fits, predict
 from tests.paths import ROOT
 
@@ -105,6 +108,55 @@ def test_a_worker_tells_what_failed_and_goes_on(worker: CudaWorker) -> None:
     with pytest.raises(WorkerError, match="ZeroDivisionError"):
         worker.call("operator:truediv", 1, 0)
     assert worker.call("operator:add", 1, 2) == 3
+
+
+def test_a_worker_that_was_killed_says_why() -> None:
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with CudaWorker() as worker, pytest.raises(WorkerError, match="was killed, as Linux does where memory runs out"):
+        worker.call("tests.inductor.test_cuda_without_gpu:killed")
+
+
+def killed() -> None:
+    """What the kernel does to a process that takes all of the memory; called in the worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def converted() -> tuple[nn.Module, tuple[Tensor], torch.optim.Optimizer]:
+    """A model in bfloat16, as people write it; its two weights are one, and the optimizer has it."""
+    model = nn.Sequential(nn.Embedding(16, 8), nn.Linear(8, 16, bias=False))
+    model[1].weight = model[0].weight
+    optimizer = torch.optim.AdamW(model.parameters())
+    model = model.half().double().to(torch.bfloat16)
+    assert model[1].weight is model[0].weight is optimizer.param_groups[0]["params"][0]
+    return model, (torch.zeros(2, dtype=torch.long),), optimizer
+
+
+def test_a_model_is_converted_on_fake_tensors() -> None:
+    """`nn.Module.to` swaps a fake parameter, which its weak references forbid: the model was built with real tensors,
+    at any size."""
+    told: list[str] = []
+    step = build_step("tests.inductor.test_cuda_without_gpu:converted", {}, "cpu", told.append)
+    assert told == [] and step.held.parameters == 16 * 8 * 2
+    (parameter,) = step.model.parameters()
+    assert isinstance(parameter, FakeTensor) and parameter.dtype == torch.bfloat16
+    assert step.optimizers[0].param_groups[0]["params"][0] is parameter
+
+
+def reading() -> tuple[nn.Module, tuple[Tensor]]:
+    """A model whose builder looks at a number."""
+    model = nn.Linear(4, 4)
+    if model.weight.abs().max() > 0:
+        model.requires_grad_(False)
+    return model, (torch.ones(2, 4),)
+
+
+def test_a_model_that_needs_values_is_built_with_them_and_that_is_told() -> None:
+    told: list[str] = []
+    step = build_step("tests.inductor.test_cuda_without_gpu:reading", {}, "cpu", told.append)
+    assert isinstance(step.model, nn.Module) and not step.model.weight.requires_grad
+    assert len(told) == 1 and told[0].startswith("building the model once more, with real tensors (")
 
 
 # ---- memsched plan

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,32 @@ from torch.utils._pytree import tree_map_only
 from memsched.core.sizes import InputError
 from memsched.inductor.calls import Batch
 
-__all__ = ["FakeTwins", "fake_mode", "on_fakes"]
+__all__ = ["FakeTwins", "fake_mode", "modules_converted", "on_fakes"]
 
 
 def fake_mode() -> FakeTensorMode:
     """A mode that lets real tensors through, such as constants that the user's code holds."""
     return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+
+
+@contextlib.contextmanager
+def modules_converted() -> Iterator[None]:
+    """Within the context `module.to(torch.bfloat16)`, `.half()` and the like work on fake parameters, too.
+
+    `nn.Module._apply` swaps a fake parameter with what it is converted to (torch/nn/modules/module.py), which
+    `torch.utils.swap_tensors` refuses, because fake tensors have weak references to them.  A real one it leaves where
+    it is, with other data; so does this.
+    """
+    swap = torch.utils.swap_tensors
+
+    def give_data(tensor: Tensor, converted: Tensor) -> None:
+        if isinstance(tensor, FakeTensor):
+            tensor.data = converted.data
+        else:
+            swap(tensor, converted)
+
+    with mock.patch.object(torch.utils, "swap_tensors", give_data):
+        yield
 
 
 @dataclass

@@ -80,7 +80,7 @@ def plan_target(
     """
     known = _ways(options or {})
     progress(f"{target}: building the model")
-    step = build_step(target, arguments or {}, device)
+    step = build_step(target, arguments or {}, device, progress)
     progress(f"{target}: tracing")
     started, version = time.perf_counter(), str(torch.__version__)
     compiled = [way for way in ways if way != TRAIN_STEP]
@@ -114,7 +114,8 @@ def plan_cuda_target(target: str, **how: Any) -> list[StepPlan]:
 def plan_cuda_step(name: str, question: StepQuestion, arguments: Mapping[str, Any]) -> PlannedStep:
     """What `questions.plan_step` plans of a step, on a GPU that does not exist; called in a worker."""
     with pretend_gpu(show_device, Gpu()), functorch_config.patch(graphsafe_rng_functionalization=False):
-        return plan_fake_step(build_step(name, arguments, "cuda"), question, progress=report_progress)
+        step = build_step(name, arguments, "cuda", report_progress)
+        return plan_fake_step(step, question, progress=report_progress)
 
 
 def _ways(options: Mapping[str, Any]) -> dict[str, Way]:

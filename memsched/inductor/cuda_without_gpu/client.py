@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -150,6 +151,8 @@ class CudaWorker:
         """Why the process ended, as far as its last line tells."""
         code = self._process.wait(timeout=10)
         lines = [line for line in _text(self._messages).splitlines() if line.strip()]
+        if code == -signal.SIGKILL:
+            return "the process that plans for CUDA was killed, as Linux does where memory runs out"
         return f"the process that plans for CUDA ended (exit code {code}): {lines[-1][:300] if lines else 'no message'}"
 
     def close(self) -> None:

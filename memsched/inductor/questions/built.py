@@ -37,7 +37,7 @@ def plan_target_step(
     if not question.measure:
         with contextlib.suppress(NotOnFakes):
             device = torch.device(question.device).type
-            return plan_fake_step(build_step(name, arguments, device), question, progress=progress)
+            return plan_fake_step(build_step(name, arguments, device, progress), question, progress=progress)
     function = find_function(name)
     target = build_target(lambda: function(**arguments), name)
     return plan_step(target.model, target.batch, question, optimizers=target.optimizers, progress=progress)

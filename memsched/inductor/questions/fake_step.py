@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from memsched.core.sizes import InputError
 from memsched.inductor.calls import Batch
-from memsched.inductor.capture.fakes import FakeTwins, fake_mode
+from memsched.inductor.capture.fakes import FakeTwins, fake_mode, modules_converted
 from memsched.inductor.held import held_bytes
 from memsched.inductor.optimizer_step import without_state
 from memsched.inductor.questions.target import Target, build_target, find_function
@@ -42,8 +42,12 @@ class FakeStep:
     optimizers: tuple[Optimizer, ...] = ()
 
 
-def build_step(target: str, arguments: Mapping[str, Any], device: str) -> FakeStep:
+def build_step(
+    target: str, arguments: Mapping[str, Any], device: str, progress: Callable[[str], None] = lambda _text: None
+) -> FakeStep:
     """Call the function `module:function` with `arguments`, and put what it returns on `device`.
+
+    progress: told where the function has to run with real tensors, which may take all of the memory.
 
     Raises:
         InputError: there is no such function, it fails, takes no such argument, or returns something else.
@@ -51,7 +55,7 @@ def build_step(target: str, arguments: Mapping[str, Any], device: str) -> FakeSt
     function = find_function(target)
     _check_arguments(function, target, arguments)
     mode = fake_mode()
-    step = _build(function, target, arguments, mode)
+    step = _build(function, target, arguments, mode, progress)
     twins = FakeTwins(mode, device)
     if isinstance(step.model, nn.Module):
         twins.put_into(step.model)
@@ -80,12 +84,19 @@ def _check_arguments(function: Callable[..., Any], target: str, arguments: Mappi
         return  # a function without a signature: the call will tell
 
 
-def _build(function: Callable[..., Any], target: str, arguments: Mapping[str, Any], mode: FakeTensorMode) -> Target:
+def _build(
+    function: Callable[..., Any],
+    target: str,
+    arguments: Mapping[str, Any],
+    mode: FakeTensorMode,
+    progress: Callable[[str], None],
+) -> Target:
     def call() -> Any:
         return function(**arguments)
 
     try:
-        with mode:
+        with mode, modules_converted():
             return build_target(call, target)
-    except InputError:
-        return build_target(call, target)  # needs values, or fails for a reason that it can tell
+    except InputError as error:  # needs values, or fails for a reason that it can tell
+        progress(f"building the model once more, with real tensors ({error})")
+        return build_target(call, target)

@@ -31,9 +31,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from memsched.inductor.rewrites.realize import realized
 from memsched.inductor.train_step.refusals import Refusal
 
-__all__ = ["Captured", "capture"]
+__all__ = ["TANGENT", "Captured", "capture"]
 
 aten = torch.ops.aten
+
+TANGENT = "memsched_tangent"
+"""In the `meta` of the node that is the gradient of the loss by itself."""
 
 
 @dataclass
@@ -149,11 +152,12 @@ def _renamed(gm: fx.GraphModule, prefix: str, into: Captured) -> fx.Graph:
 
 
 def _ones(graph: fx.Graph, loss: fx.Node) -> fx.Node:
-    """The gradient of the loss by itself."""
+    """The gradient of the loss by itself; a graph that scales its loss puts the scale there."""
     value: Tensor = loss.meta["val"]
     node = graph.call_function(aten.full.default, (list(value.shape), 1.0))
     node.kwargs = {"dtype": value.dtype, "layout": torch.strided, "device": value.device, "pin_memory": False}
     node.meta["val"] = value
+    node.meta[TANGENT] = True
     return node
 
 

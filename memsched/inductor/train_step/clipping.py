@@ -1,4 +1,4 @@
-"""Clipping by the global norm, exactly, and what it costs.
+"""Clipping of gradients, exactly, and what it costs.
 
     coefficient = min(1, max_norm / (norm of all gradients + 1e-6))            torch.nn.utils.clip_grad_norm_
 
@@ -8,19 +8,42 @@ No update may start before the last gradient is known, so gradients cannot die a
 - "recompute" runs forward and backward twice.  The first run takes the norms, each gradient dies in its reduction and
   nothing is written; the second is the step, with the coefficient known from its start: the memory of an unclipped
   step, for about twice the time.  Random numbers are drawn twice from the same state, so both see the same gradients.
+
+What a gradient can do by itself costs nothing: clipped by its own norm ("each") or by value, it dies as it is born.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from enum import Enum, StrEnum, auto
 
 import torch
 from torch import Tensor
 
-__all__ = ["WAYS", "clip_coefficient", "norm_of_gradients", "random_state_kept"]
+__all__ = ["Clip", "ClipWay", "clip_coefficient", "norm_of_gradients", "random_state_kept"]
 
-WAYS = ("hold", "recompute")
+
+class ClipWay(StrEnum):
+    """How a norm is clipped: by that of all gradients, held or computed again, or each by its own."""
+
+    HOLD = "hold"
+    RECOMPUTE = "recompute"
+    EACH = "each"
+
+
+class Clip(Enum):
+    """What a graph does with its gradients before the updates.
+
+    HELD: the norm of all is taken, and each multiplied by the coefficient; GIVEN: the coefficient is an input; EACH:
+    each has its own norm; VALUE: every element is clamped.
+    """
+
+    NONE = auto()
+    HELD = auto()
+    GIVEN = auto()
+    EACH = auto()
+    VALUE = auto()
 
 
 def norm_of_gradients(*gradients: Tensor) -> tuple[Tensor]:

@@ -1,8 +1,8 @@
 """From a captured forward and backward to the graph of a whole step: every gradient ends where it is used.
 
-    primals ─> forward ─> backward ─> gradient of p ─┬─> update of p ─> copy_(p), copy_(state of p)     purpose "update"
-                                                     ├─> + what p.grad has so far                       "accumulate"
-                                                     └─> its squared norm                               "norm"
+    primals ─> forward ─> backward ─> gradient of p ─┬─> update of p ─> copy_(p), copy_(state of p)     UPDATE
+                                                     ├─> + what p.grad has so far                       ACCUMULATE
+                                                     └─> its squared norm, whether it is finite         LOOK
 
 The graph is functional except for the writes at its end, as AOTAutograd makes them; Inductor turns each into a kernel
 that writes in place.  In that form nothing holds a gradient back: its last reader is its own update, and the planner
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 import torch
@@ -25,31 +26,38 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from memsched.inductor.host import GRAPH_KIND
-from memsched.inductor.train_step.capture import Captured
-from memsched.inductor.train_step.clipping import clip_coefficient, norm_of_gradients
+from memsched.inductor.train_step.capture import TANGENT, Captured
+from memsched.inductor.train_step.clipping import Clip, clip_coefficient, norm_of_gradients
 from memsched.inductor.train_step.replicas import Replicas, averaging, in_buckets
 from memsched.inductor.train_step.rules.rule import work_dtype
+from memsched.inductor.train_step.scaling import Scale, all_finite, chosen, unscaled
 from memsched.inductor.train_step.state import UpdateForm
 from memsched.records.report import GraphKind
 
-__all__ = ["Recipe", "StepGraph", "build_step"]
+__all__ = ["Purpose", "Recipe", "StepGraph", "build_step"]
 
 aten = torch.ops.aten
+
+
+class Purpose(Enum):
+    """What a graph makes of its gradients."""
+
+    UPDATE = auto()
+    ACCUMULATE = auto()
+    LOOK = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What a graph does with its gradients: the key under which it is compiled.
 
-    purpose: "update", "accumulate" or "norm".
-    clip: "" for none; "held" clips by the norm of all gradients, which must then all be alive; "given" takes the
-        coefficient as an input.
     accumulated: for each parameter, whether it comes with a gradient of earlier micro-batches.
     forms: for each parameter, its update.
     """
 
-    purpose: str
-    clip: str = ""
+    purpose: Purpose
+    clip: Clip = Clip.NONE
+    scale: Scale = Scale.NONE
     accumulated: tuple[bool, ...] = ()
     forms: tuple[UpdateForm, ...] = ()
 
@@ -58,8 +66,8 @@ class Recipe:
 class StepGraph:
     """A graph to compile.
 
-    inputs: fake inputs: the model's; then the gradients so far, the state, the scalars, and the number that clipping
-        takes, as far as the recipe has them.
+    inputs: fake inputs: the model's; then the gradients so far, the scale of the loss, the state, the scalars, and the
+        number that clipping takes, as far as the recipe has them.
     written: by the input of the model that it belongs to, the placeholders that one update writes.
     update_nodes: the names of the nodes that the updates consist of.
     buckets: bytes of gradients in each call that averages them over processes.
@@ -81,8 +89,8 @@ def build_step(
 ) -> StepGraph:
     """The graph of `recipe`; its outputs are the loss, then what the purpose asks for.
 
-    "update": the norm of the gradients, when it clips by it; "norm": that norm; "accumulate": the gradients of the
-    parameters that had none.
+    UPDATE: the norm of the gradients, when it clips by it, and whether they are finite, when it is guarded; LOOK: both,
+    the latter with a scale; ACCUMULATE: the gradients of the parameters that had none.
 
     params: the inputs of the model that are updated, by index.
     extra: what the graph is called with behind the inputs of the model (`StepGraph.inputs`).
@@ -90,20 +98,25 @@ def build_step(
     """
     builder = _Builder(captured.copy(), params, list(extra))
     so_far = [builder.add_input("arg_gradient") if had else None for had in recipe.accumulated]
+    scale = None if recipe.scale is Scale.NONE else builder.add_input("arg_scale")
+    if scale is not None:
+        builder.scale_loss(scale)
     gradients, outputs = _summed_gradients(builder, so_far), builder.outputs[:1]
-    if replicas is not None and recipe.purpose != "accumulate":
+    if replicas is not None and recipe.purpose is not Purpose.ACCUMULATE:
         gradients = _averaged_gradients(builder, gradients, replicas)
-    if recipe.purpose == "accumulate":
+    if recipe.purpose is Purpose.ACCUMULATE:
         for at, gradient, target in zip(params, gradients, so_far, strict=True):
             if target is None:
                 outputs.append(gradient)
             else:
                 builder.write(at, [target], [gradient])
-    elif recipe.purpose == "norm":
+    elif recipe.purpose is Purpose.LOOK:
         builder.drop_writes()
-        outputs += builder.call(norm_of_gradients, "norm", gradients)
+        outputs += builder.call(norm_of_gradients, "norm", _unscaled_gradients(builder, gradients, scale))
+        if scale is not None:
+            outputs += builder.call(all_finite, "finite", gradients)
     else:
-        outputs += _add_updates(builder, recipe, gradients)
+        outputs += _add_updates(builder, recipe, gradients, scale)
     return builder.finish(outputs)
 
 
@@ -113,6 +126,13 @@ def _summed_gradients(builder: _Builder, so_far: Sequence[fx.Node | None]) -> li
         gradient if before is None else builder.call(_sum, "sum", [gradient, before])[0]
         for gradient, before in zip(builder.gradients, so_far, strict=True)
     ]
+
+
+def _unscaled_gradients(builder: _Builder, gradients: Sequence[fx.Node], scale: fx.Node | None) -> list[fx.Node]:
+    """The gradients of the loss itself."""
+    if scale is None:
+        return list(gradients)
+    return [builder.call(unscaled, "unscaled", [gradient, scale])[0] for gradient in gradients]
 
 
 def _averaged_gradients(builder: _Builder, gradients: Sequence[fx.Node], replicas: Replicas) -> list[fx.Node]:
@@ -129,24 +149,36 @@ def _averaged_gradients(builder: _Builder, gradients: Sequence[fx.Node], replica
     return averaged
 
 
-def _add_updates(builder: _Builder, recipe: Recipe, gradients: Sequence[fx.Node]) -> list[fx.Node]:
+def _add_updates(builder: _Builder, recipe: Recipe, scaled: Sequence[fx.Node], scale: fx.Node | None) -> list[fx.Node]:
     """Append the update of every parameter; what the graph returns beside the loss."""
     states = [[builder.add_input(f"arg_{name}") for name in form.names] for form in recipe.forms]
     cohorts = [builder.add_input("arg_scalars") for _ in {form.cohort for form in recipe.forms}]
-    returned: list[fx.Node] = []
-    if recipe.clip:
-        coefficient = builder.add_input("arg_clip")
-        if recipe.clip == "held":
-            returned = builder.call(norm_of_gradients, "norm", gradients)
-            (coefficient,) = builder.call(clip_coefficient, "coefficient", [*returned, coefficient])
-        gradients = [builder.call(_product, "product", [gradient, coefficient])[0] for gradient in gradients]
+    gradients = _unscaled_gradients(builder, scaled, scale)
+    gradients, returned = _clipped_gradients(builder, recipe.clip, gradients)
+    guard = builder.call(all_finite, "finite", scaled) if recipe.scale is Scale.GUARDED else []
     for at, form, gradient, state in zip(builder.params, recipe.forms, gradients, states, strict=True):
         targets = [builder.primals[at], *state]
         function = _update_function(form)
         key = (form.rule, form.structure, form.names)
         values = builder.call(function, key, [*targets, gradient, cohorts[form.cohort]])
+        if guard:
+            values = builder.call(chosen, "chosen", [*guard, *targets, *values])
         builder.write(at, targets, values)
-    return returned
+    return [*returned, *guard]
+
+
+def _clipped_gradients(builder: _Builder, clip: Clip, gradients: list[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
+    """The gradients that the updates get, and what the graph returns of it: the norm, if that was taken here."""
+    if clip is Clip.NONE:
+        return gradients, []
+    number, returned = builder.add_input("arg_clip"), list[fx.Node]()
+    if clip in (Clip.EACH, Clip.VALUE):
+        function, key = (_by_own_norm, "own norm") if clip is Clip.EACH else (_by_value, "value")
+        return [builder.call(function, key, [gradient, number])[0] for gradient in gradients], []
+    if clip is Clip.HELD:
+        returned = builder.call(norm_of_gradients, "norm", gradients)
+        (number,) = builder.call(clip_coefficient, "coefficient", [*returned, number])
+    return [builder.call(_product, "product", [gradient, number])[0] for gradient in gradients], returned
 
 
 def _update_function(form: UpdateForm) -> Callable[..., tuple[Tensor, ...]]:
@@ -171,6 +203,23 @@ def _sum(gradient: Tensor, so_far: Tensor) -> tuple[Tensor]:
 
 def _product(gradient: Tensor, coefficient: Tensor) -> tuple[Tensor]:
     return (gradient * coefficient.to(gradient.device),)
+
+
+def _by_own_norm(gradient: Tensor, max_norm: Tensor) -> tuple[Tensor]:
+    """`torch.nn.utils.clip_grad_norm_` of one parameter."""
+    (norm,) = norm_of_gradients(gradient)
+    return _product(gradient, *clip_coefficient(norm, max_norm.to(norm.device)))
+
+
+def _by_value(gradient: Tensor, limit: Tensor) -> tuple[Tensor]:
+    """`torch.nn.utils.clip_grad_value_` of one parameter."""
+    limit = limit.to(gradient.device, gradient.dtype)
+    return (gradient.clamp(-limit, limit),)
+
+
+def _spread(scale: Tensor, loss: Tensor) -> tuple[Tensor]:
+    """The scale as the gradient of the loss by itself."""
+    return (scale.to(loss.dtype).to(loss.device).expand_as(loss).clone(),)
 
 
 @dataclass
@@ -203,10 +252,20 @@ class _Builder:
         self.values.append(node.meta["val"])
         return node
 
-    def call(self, function: Callable[..., Any], key: Hashable, arguments: Sequence[fx.Node]) -> list[fx.Node]:
+    def scale_loss(self, scale: fx.Node) -> None:
+        """The gradient of the loss by itself becomes `scale`; that of what the loss is made of follows."""
+        (ones,) = (node for node in self.graph.nodes if TANGENT in node.meta)
+        with self.graph.inserting_before(ones):
+            (scaled,) = self.call(_spread, "spread", [scale, ones], is_update=False)
+        ones.replace_all_uses_with(scaled, lambda user: user is not scaled)
+
+    def call(
+        self, function: Callable[..., Any], key: Hashable, arguments: Sequence[fx.Node], *, is_update: bool = True
+    ) -> list[fx.Node]:
         """The nodes of `function(*arguments)`, a function from tensors to a tuple of tensors.
 
         key: tells functions apart; calls with equal keys on equal shapes share one trace.
+        is_update: whether the nodes belong to an update, and not to the backward.
         """
         values = [node.meta["val"] for node in arguments]
         key = (key, *((tuple(value.shape), value.stride(), value.dtype, value.device) for value in values))
@@ -219,7 +278,8 @@ class _Builder:
         inputs = [node for node in trace.nodes if node.op == "placeholder"]
         copied = dict(zip(inputs, arguments, strict=True))
         results = self.graph.graph_copy(trace, copied)
-        self._update_nodes.update(node.name for node in set(copied.values()) - set(arguments))
+        if is_update:
+            self._update_nodes.update(node.name for node in set(copied.values()) - set(arguments))
         return list(results)  # type: ignore[arg-type]
 
     def write(self, at: int, targets: Sequence[fx.Node], values: Sequence[fx.Node]) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
+from torch.amp import GradScaler
 
 from memsched.core.sizes import InputError, parse_bytes
 from memsched.inductor.options import BackendOptions, split_options
-from memsched.inductor.train_step.clipping import WAYS
+from memsched.inductor.train_step.clipping import Clip, ClipWay
 from memsched.inductor.train_step.refusals import Refusal
+from memsched.inductor.train_step.scaling import Scale
 
 __all__ = ["StepOptions"]
 
@@ -21,8 +23,10 @@ __all__ = ["StepOptions"]
 class StepOptions:
     """What a train step may do.
 
-    clip_grad_norm: the largest norm of all gradients together, or None.
-    clip: "hold" or "recompute", the two ways of `train_step_clipping`.
+    clip_grad_norm: the largest norm of all gradients together, or None; with `clip` "each", that of every parameter's.
+    clip: "hold", "recompute" or "each", the ways of `clipping.py`; the first two also decide how a `grad_scaler` knows.
+    clip_grad_value: the largest element of a gradient, or None.
+    grad_scaler: scales the loss, and skips steps whose gradients are not finite; `scaler.update()` is called.
     batch_shapes: kinds of batches (shapes, types, other values) that may be compiled, each a program of its own.
     process_group: the processes that train copies of the model, where it is not in DistributedDataParallel.
     bucket_size: the most bytes of gradients that are averaged over processes in one call, as a number or "25MiB"; 0
@@ -33,6 +37,8 @@ class StepOptions:
 
     clip_grad_norm: float | None = None
     clip: str = "hold"
+    clip_grad_value: float | None = None
+    grad_scaler: GradScaler | None = None
     state_dtype: torch.dtype | None = None
     batch_shapes: int = 8
     process_group: Any = None
@@ -41,11 +47,16 @@ class StepOptions:
     inductor: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        norm = self.clip_grad_norm
-        if norm is not None and not (isinstance(norm, (int, float)) and math.isfinite(norm) and norm > 0):
-            raise Refusal(f"option clip_grad_norm is {norm!r}, not a positive number")
-        if self.clip not in WAYS:
-            raise Refusal(f"option clip is {self.clip!r}, not one of {', '.join(WAYS)}")
+        for name in ("clip_grad_norm", "clip_grad_value"):
+            limit = getattr(self, name)
+            if limit is not None and not (isinstance(limit, (int, float)) and math.isfinite(limit) and limit > 0):
+                raise Refusal(f"option {name} is {limit!r}, not a positive number")
+        if self.clip_grad_norm is not None and self.clip_grad_value is not None:
+            raise Refusal("options clip_grad_norm and clip_grad_value: gradients are clipped in one way")
+        if self.clip not in list(ClipWay):
+            raise Refusal(f"option clip is {self.clip!r}, not one of {', '.join(ClipWay)}")
+        if self.grad_scaler is not None and not isinstance(self.grad_scaler, GradScaler):
+            raise Refusal(f"option grad_scaler is a {type(self.grad_scaler).__name__}, not a torch.amp.GradScaler")
         if type(self.batch_shapes) is not int or self.batch_shapes < 1:
             raise Refusal(f"option batch_shapes is {self.batch_shapes!r}, not a positive number of kinds of batches")
         self._check_processes()
@@ -61,6 +72,33 @@ class StepOptions:
             raise Refusal(f"option bucket_size: {error}") from None
 
     @property
+    def scaler(self) -> GradScaler | None:
+        """The scaler, if it does something."""
+        return self.grad_scaler if self.grad_scaler is not None and self.grad_scaler.is_enabled() else None
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether forward and backward run once before the step, to know what depends on all gradients."""
+        return self.clip == ClipWay.RECOMPUTE and (self.clip_grad_norm is not None or self.scaler is not None)
+
+    @property
+    def clipping(self) -> Clip:
+        """How the graph of an update clips."""
+        if self.clip_grad_value is not None:
+            return Clip.VALUE
+        if self.clip_grad_norm is None:
+            return Clip.NONE
+        ways = {ClipWay.HOLD: Clip.HELD, ClipWay.RECOMPUTE: Clip.GIVEN, ClipWay.EACH: Clip.EACH}
+        return ways[ClipWay(self.clip)]
+
+    @property
+    def scaling(self) -> Scale:
+        """What the graph of an update does about the scale of the loss."""
+        if self.scaler is None:
+            return Scale.NONE
+        return Scale.TAKEN if self.looks_first else Scale.GUARDED
+
+    @property
     def bucket_bytes(self) -> int | None:
         """`bucket_size` in bytes."""
         return None if self.bucket_size is None else parse_bytes(self.bucket_size)
@@ -73,8 +111,6 @@ class StepOptions:
             ValueError: a name that nobody knows, or a value that does not fit; one line.
         """
         given = dict(options or {})
-        if given.pop("grad_scaler", None) is not None:
-            raise Refusal("GradScaler may skip a step after all gradients are known; use bfloat16 autocast without it")
         names = {entry.name for entry in fields(cls)} - {"backend", "inductor"}
         own = {name: given.pop(name) for name in names if name in given}
         backend, inductor = split_options(given)

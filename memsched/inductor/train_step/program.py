@@ -23,12 +23,14 @@ from torch.optim import Optimizer
 from memsched.inductor.failures import reason_of
 from memsched.inductor.rewrites.idle import warn_of_idle_chunks
 from memsched.inductor.train_step.capture import Captured
+from memsched.inductor.train_step.clipping import Clip
 from memsched.inductor.train_step.compile import CompiledStep, Plan, compile_step, plan_step
-from memsched.inductor.train_step.graph import Recipe, build_step
+from memsched.inductor.train_step.graph import Purpose, Recipe, build_step
 from memsched.inductor.train_step.options import StepOptions
 from memsched.inductor.train_step.refusals import Refusal
 from memsched.inductor.train_step.replicas import Replicas
 from memsched.inductor.train_step.report import StepReport, make_report
+from memsched.inductor.train_step.scaling import Scale
 from memsched.inductor.train_step.state import OptimizerState
 from memsched.records.published import count
 
@@ -50,6 +52,7 @@ class Owner(Protocol):
     request: Request
     reports: list[StepReport]
     grad_norm: Tensor | None
+    finite: bool
 
 
 class Until(Enum):
@@ -67,12 +70,15 @@ class Until(Enum):
 class Request:
     """What the next run of a program is for.
 
-    purpose, clip: as in `Recipe`; number: the largest norm, or the coefficient, that clipping takes.
+    purpose, clip, scaling: as in `Recipe`.
+    number: what clipping takes, the largest norm, the coefficient or the largest element; scale: of the loss.
     """
 
-    purpose: str
-    clip: str = ""
+    purpose: Purpose
+    clip: Clip = Clip.NONE
     number: float = 0.0
+    scaling: Scale = Scale.NONE
+    scale: Tensor | None = None
     until: Until = Until.THE_END
 
 
@@ -101,12 +107,16 @@ class Program:
         request, owner = self.owner.request, self.owner
         self._check(inputs)
         so_far = [param.grad for param in self.params]
-        forms = self.state.prepare() if request.purpose == "update" else ()
-        recipe = Recipe(request.purpose, request.clip, tuple(grad is not None for grad in so_far), forms)
+        updates = request.purpose is Purpose.UPDATE
+        forms = self.state.prepare() if updates else ()
+        had = tuple(grad is not None for grad in so_far)
+        recipe = Recipe(request.purpose, request.clip, request.scaling, had, forms)
         extra = [grad for grad in so_far if grad is not None]
-        if request.purpose == "update":
+        if request.scale is not None:
+            extra.append(request.scale)
+        if updates:
             extra += [*self.state.tensors(forms), *self.state.scalars()]
-        if request.clip:
+        if request.clip is not Clip.NONE:
             extra.append(torch.tensor(request.number, dtype=torch.float32))
         if request.until is not Until.THE_END:
             self._plan(recipe, extra, request.until)
@@ -114,15 +124,18 @@ class Program:
         if recipe not in self.compiled:
             self.compiled[recipe] = self._compile(recipe, extra)
         loss, *results = self.compiled[recipe]([*inputs, *extra])
-        if request.purpose == "update":
-            self.state.advance()
-            torch.autograd.graph.increment_version(self.params)
-        if request.purpose == "norm" or request.clip == "held":
-            (owner.grad_norm,) = results
-        elif request.purpose == "accumulate":
+        if request.purpose is Purpose.ACCUMULATE:
             new = iter(results)
             for param in self.params:
                 param.grad = next(new) if param.grad is None else param.grad
+            return (loss,)
+        found = iter(results)
+        if request.purpose is Purpose.LOOK or request.clip is Clip.HELD:
+            owner.grad_norm = next(found)
+        owner.finite = bool(next(found, True))
+        if updates and owner.finite:
+            self.state.advance()
+            torch.autograd.graph.increment_version(self.params)
         return (loss,)
 
     def _compile(self, recipe: Recipe, extra: Sequence[Tensor]) -> CompiledStep:
@@ -133,7 +146,7 @@ class Program:
             compiled = compile_step(graph, fake_mode, options.backend, dict(options.inductor or {}), self.names)
         except Exception as error:
             raise NotCompiled from error
-        if recipe.purpose == "update" and compiled.plan.report is not None:
+        if recipe.purpose is Purpose.UPDATE and compiled.plan.report is not None:
             warn_of_idle_chunks(options.backend.setting, [compiled.plan.report])
         self._report(compiled.plan, recipe, graph.buckets)
         return compiled
@@ -146,7 +159,7 @@ class Program:
         self._report(plan, recipe, graph.buckets)
 
     def _report(self, plan: Plan, recipe: Recipe, buckets: tuple[int, ...]) -> None:
-        if plan.report is None or plan.report.graph is None or recipe.purpose != "update":
+        if plan.report is None or plan.report.graph is None or recipe.purpose is not Purpose.UPDATE:
             return
         sizes = {
             "parameter_bytes": sum(parameter.nbytes for parameter in self.owner.model.parameters()),

@@ -52,7 +52,7 @@ def _check_optimizer(optimizer: Optimizer) -> None:
             raise Refusal(f"parameter group {at} is differentiable: updates inside the graph have no gradients")
     for attribute in ("grad_scale", "found_inf"):
         if getattr(optimizer, attribute, None) is not None:
-            raise Refusal("GradScaler may skip a step after all gradients are known; use bfloat16 autocast without it")
+            raise Refusal(f'{name}.{attribute} is set; give the scaler as options={{"grad_scaler": scaler}}')
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise Refusal(f"hooks registered on {name}.step would never run; call them around the train step")
 

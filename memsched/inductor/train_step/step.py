@@ -49,8 +49,9 @@ from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.fit.choose import climb_for, missed_words
 from memsched.inductor.fit.rungs import planned_step_rung
 from memsched.inductor.train_step.capture import capture
-from memsched.inductor.train_step.clipping import random_state_kept
+from memsched.inductor.train_step.clipping import Clip, random_state_kept
 from memsched.inductor.train_step.failure import StepInterrupted
+from memsched.inductor.train_step.graph import Purpose
 from memsched.inductor.train_step.options import StepOptions
 from memsched.inductor.train_step.program import NotCompiled, Program, Request, Until
 from memsched.inductor.train_step.refusals import (
@@ -64,6 +65,7 @@ from memsched.inductor.train_step.refusals import (
 )
 from memsched.inductor.train_step.replicas import OVERLAP, check_shards, replicas_of
 from memsched.inductor.train_step.report import StepReport
+from memsched.inductor.train_step.scaling import Scale, record_step, scale_of
 from memsched.inductor.train_step.stock import StockStep
 from memsched.levers.ladder import Ladder, Rung
 from memsched.levers.setting import Setting
@@ -89,8 +91,8 @@ def train_step(
         them: together exactly those parameters of the model that need gradients.
     loss_fn: `loss_fn(model(*batch[:-1]), batch[-1])` is the loss: the last element of a batch is the target.  Of a
         batch of keyword arguments the model gets those that its forward names, and `loss_fn(output, batch)` all.
-    options: of `memsched_backend`, of Inductor, and `clip_grad_norm`, `clip`, `state_dtype`, `batch_shapes`,
-        `process_group`, `bucket_size` (`StepOptions`).
+    options: of `memsched_backend`, of Inductor, and `clip_grad_norm`, `clip`, `clip_grad_value`, `grad_scaler`,
+        `state_dtype`, `batch_shapes`, `process_group`, `bucket_size` (`StepOptions`).
 
     Raises:
         Refusal: a model, optimizer or option that does not fit; one line that names it (a ValueError).
@@ -106,7 +108,8 @@ class TrainStep:
     options says how many kinds of batches it may come to.
 
     model: without its wrapper; replicas: the processes that train copies of it.
-    grad_norm: with `clip_grad_norm`, the norm of the gradients of the last step before clipping.
+    grad_norm: with `clip_grad_norm`, the norm of the gradients of the last step before clipping, without their scale.
+    finite: with `grad_scaler`, whether the gradients of the last step were finite; if not, nothing was updated.
     reports: one for every compile of an update.
     request: what the next run of a program is for.
     ladder: with a `peak_budget`, or `chunk_loss="auto"`, the settings that were planned before the first step.
@@ -121,6 +124,8 @@ class TrainStep:
     ) -> None:
         self.optimizers = optimizers_of(optimizer)
         check_optimizers(model, self.optimizers)
+        if options.scaler is not None and len(self.optimizers) > 1:
+            raise Refusal("GradScaler skips the step of each optimizer by itself, a train step that of all or none")
         self.replicas = replicas_of(model, options.process_group, options.bucket_bytes)
         self.model = model if self.replicas is None else self.replicas.model
         check_model(self.model)
@@ -133,10 +138,11 @@ class TrainStep:
         self._with_loss = self.model if loss_fn is None else WithLoss(self.model, loss_fn)
         self._buffers_differ = True
         self.grad_norm: Tensor | None = None
+        self.finite = True
         self.reports: list[StepReport] = []
         self._signatures: list[Signature] = []
         self._programs = 0
-        self.request = Request("update")
+        self.request = Request(Purpose.UPDATE)
         self.ladder: Ladder | None = None
         traced = MethodType(with_code_of_its_own(TrainStep._loss), self)
         self._forward = torch.compile(traced, backend=self._backend, fullgraph=True, dynamic=False)
@@ -156,31 +162,52 @@ class TrainStep:
             Refusal: a batch of one kind too many, a loss that is not one; nothing was changed.
             StepInterrupted: an error in the middle of the step; says which parameters were updated.
         """
-        batch = self._batch(args, named)
-        clip = self.options.clip_grad_norm
-        if clip is None:
-            loss = self._run(Request("update"), batch)
-        elif self.options.clip == "hold":
-            loss = self._run(Request("update", "held", clip), batch)
-        else:
-            devices = {parameter.device for parameter in self.model.parameters()}
-            with random_state_kept(sorted(devices, key=str)):
-                self._run(Request("norm"), batch)
-            assert self.grad_norm is not None or self._stock is not None
-            norm = float(self.grad_norm) if self.grad_norm is not None else 0.0
-            loss = self._run(Request("update", "given", min(1.0, clip / (norm + 1e-6))), batch)
+        loss = self._updated(self._batch(args, named))
         for optimizer in self.optimizers:
             optimizer._opt_called = True  # what schedulers look for
         for parameter in self._parameters():
             parameter.grad = None
         return loss
 
+    def _updated(self, batch: Batch) -> Tensor:
+        """Make the step, after a look at all gradients where that is asked for; the loss."""
+        request, options = self._update_request(), self.options
+        if options.looks_first:
+            devices = {parameter.device for parameter in self.model.parameters()}
+            looking = Scale.NONE if options.scaler is None else Scale.TAKEN
+            with random_state_kept(sorted(devices, key=str)):
+                loss = self._run(replace(request, purpose=Purpose.LOOK, clip=Clip.NONE, scaling=looking), batch)
+            if options.clip_grad_norm is not None and self.grad_norm is not None:
+                coefficient = min(1.0, options.clip_grad_norm / (float(self.grad_norm) + 1e-6))
+                request = replace(request, number=coefficient)
+        if self.finite or not options.looks_first or self._stock is not None:
+            loss = self._run(request, batch)
+        if options.scaler is not None and self._stock is None:
+            record_step(options.scaler, self.optimizers[0], self.finite, self._device)
+        return loss
+
+    def _update_request(self) -> Request:
+        options = self.options
+        number = options.clip_grad_value or options.clip_grad_norm or 0.0
+        return Request(Purpose.UPDATE, options.clipping, number, options.scaling, self._scale())
+
+    def _scale(self) -> Tensor | None:
+        """The scale of the loss, if it has one."""
+        scaler = self.options.scaler
+        return None if scaler is None else scale_of(scaler, self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def accumulate(self, *args: Any, **named: Any) -> Tensor:
         """Add the gradients of a micro-batch to `.grad`, as `loss.backward()` does; its loss, detached.
 
         The last micro-batch goes to `step(*batch)`.  What the loss is divided by is the caller's choice.
         """
-        return self._run(Request("accumulate"), self._batch(args, named))
+        scaling = Scale.NONE if self.options.scaler is None else Scale.TAKEN
+        request = Request(Purpose.ACCUMULATE, scaling=scaling, scale=self._scale())
+        return self._run(request, self._batch(args, named))
 
     def plan(self, *args: Any, **named: Any) -> StepReport:
         """The memory that a step on a batch will need, without generating code, running or changing anything.
@@ -193,8 +220,7 @@ class TrainStep:
     def plan_batch(self, batch: Batch, until: Until = Until.FUSION) -> StepReport:
         """The same, of a batch as one value; with the code, for a caller that catches it.  Raises Refusal."""
         already, states = len(self.reports), self._states()
-        way = {"hold": "held", "recompute": "given"}[self.options.clip]
-        self._run(Request("update", way if self.options.clip_grad_norm else "", until=until), batch)
+        self._run(replace(self._update_request(), until=until), batch)
         self._forget_state(states)
         if len(self.reports) == already:
             raise Refusal("no plan was made; the log of memsched says why")
@@ -245,7 +271,7 @@ class TrainStep:
         """As DistributedDataParallel: before each forward, but not behind one whose gradients are only accumulated."""
         if self.replicas is not None and self.replicas.buffers and self._buffers_differ:
             self.replicas.share(self.model.buffers())
-        self._buffers_differ = request.purpose != "accumulate"
+        self._buffers_differ = request.purpose is not Purpose.ACCUMULATE
 
     def _pull_levers(self, batch: Batch) -> None:
         """Plan the step on such a batch under one setting after the other; the options get the chosen one."""
@@ -315,7 +341,7 @@ class TrainStep:
 
         unsynchronized = contextlib.nullcontext if wrapper is None else wrapper.no_sync
         compiled = torch.compile(loss, dynamic=False)
-        return StockStep(compiled, self.optimizers, self.options.clip_grad_norm, unsynchronized)
+        return StockStep(compiled, self.optimizers, self.options, unsynchronized)
 
     def _run_stock(self, request: Request, batch: Batch) -> Tensor:
         assert self._stock is not None

@@ -7,6 +7,7 @@ takes no C++ compiler and sees the same writes.  Tests marked `compile` run the 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 import memsched
@@ -27,6 +29,7 @@ from memsched.inductor.train_step import program as train_step_program
 from memsched.inductor.train_step import step as module
 from memsched.inductor.train_step.compile import CompiledStep, Plan
 from memsched.inductor.train_step.failure import StepInterrupted
+from memsched.inductor.train_step.options import StepOptions
 from memsched.inductor.train_step.report import StepNotes
 from memsched.inductor.train_step.stock import StockStep
 from memsched.levers.moments import Moment
@@ -419,6 +422,123 @@ def test_clipping_what_was_accumulated_knows_gradients_of_one_shape_apart(interp
     assert_same(model, reference)
 
 
+@pytest.mark.parametrize("way", ["each", "value"])
+def test_clipping_each_gradient_by_itself(way: str, interpreted: list[Any]) -> None:
+    """By its own norm, or its elements: no gradient waits for another one."""
+    model, reference = tiny(), tiny()
+    optimizer, plain = (SGD(m.parameters(), lr=0.5, momentum=0.9) for m in (model, reference))
+    asked = {"clip_grad_value": 0.01} if way == "value" else {"clip_grad_norm": 0.5, "clip": "each"}
+    step = memsched.train_step(model, optimizer, options={**STRICT, **asked})
+    for at in range(4):
+        step(tokens(at))
+        reference(tokens(at)).backward()
+        used = [parameter for parameter in reference.parameters() if parameter.grad is not None]
+        if way == "value":
+            assert any(parameter.grad.abs().max() > 0.01 for parameter in used)
+            nn.utils.clip_grad_value_(used, 0.01)
+        else:
+            norms = [nn.utils.clip_grad_norm_([parameter], 0.5) for parameter in used]
+            assert max(norms) > 0.5 > min(norms)
+        plain.step()
+        plain.zero_grad()
+    assert_same(model, reference)
+    assert step.grad_norm is None and len(interpreted) == 1
+
+
+def test_averaged_parameters_follow_the_step(interpreted: list[Any]) -> None:
+    """EMA as torch has it, behind the step: parameters are written in place, and their versions tell so."""
+    model, reference = tiny(), tiny()
+    optimizer, plain = (AdamW(m.parameters(), lr=0.1) for m in (model, reference))
+    averages = [AveragedModel(m, multi_avg_fn=get_ema_multi_avg_fn(0.9)) for m in (model, reference)]
+    step = memsched.train_step(model, optimizer, options=STRICT)
+    for at in range(4):
+        step(tokens(at))
+        plain_step(reference, plain, tokens(at))
+        for averaged, source in zip(averages, (model, reference), strict=True):
+            averaged.update_parameters(source)
+    assert_same(*averages)
+    assert not torch.equal(averages[0].module.embedding.weight, model.embedding.weight)
+
+
+# ---- losses in float16
+
+
+class Half(nn.Module):
+    """Products in float16; a large factor overflows in the backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.float16):
+            y = self.layers(x)
+        return (y.float() * factor).square().mean()
+
+
+def inputs(at: int) -> tuple[Tensor, Tensor]:
+    """At the third step the gradient of the products is beyond float16, at any scale used here; the loss is finite."""
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(at))
+    return x, torch.tensor(1e3 if at == 2 else 1.0)
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("way", ["hold", "recompute"])
+def test_a_scaled_loss_skips_the_steps_that_overflow(way: str, clip: float | None, interpreted: list[Any]) -> None:
+    """Parameters, state, counts of steps and the scale are those of GradScaler's own loop.
+
+    step    0   1          2         3   4
+    scale   s   s -> 2s    skipped   s   s -> 2s      growth_interval 2
+    """
+    model, reference = Half(), Half()
+    optimizer, plain = (AdamW(m.parameters(), lr=0.01) for m in (model, reference))
+    scaler, other = (torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2) for _ in range(2))
+    options = {**STRICT, "grad_scaler": scaler, "clip": way, "clip_grad_norm": clip}
+    step = memsched.train_step(model, optimizer, options=options)
+    finite = []
+    for at in range(5):
+        loss = step(*inputs(at))
+        finite.append(step.finite)
+        expected = reference(*inputs(at))
+        other.scale(expected).backward()
+        other.unscale_(plain)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(reference.parameters(), clip)
+        other.step(plain)
+        other.update()
+        plain.zero_grad()
+        torch.testing.assert_close(loss, expected.detach())
+        assert scaler.get_scale() == other.get_scale()
+    assert finite == [True, True, False, True, True]
+    assert_same(model, reference)
+    torch.testing.assert_close(optimizer.state_dict()["state"], plain.state_dict()["state"])
+
+
+def test_micro_batches_of_a_scaled_loss(interpreted: list[Any]) -> None:
+    """What is in `.grad` meanwhile is scaled, as in GradScaler's loop."""
+    model, reference = Half(), Half()
+    optimizer, plain = (SGD(m.parameters(), lr=0.1) for m in (model, reference))
+    scaler, other = (torch.amp.GradScaler("cpu", init_scale=2.0**10) for _ in range(2))
+    step = memsched.train_step(model, optimizer, options={**STRICT, "grad_scaler": scaler})
+    for at in (0, 1):
+        step.accumulate(*inputs(at))
+        other.scale(reference(*inputs(at))).backward()
+    for mine, its in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad)
+    step(*inputs(3))
+    other.scale(reference(*inputs(3))).backward()
+    other.step(plain)
+    assert_same(model, reference)
+
+
+def test_a_scaler_and_two_optimizers_are_refused() -> None:
+    model = nn.Linear(2, 2)
+    optimizers = [SGD([model.weight]), SGD([model.bias])]
+    with pytest.raises(module.Refusal, match="that of all or none"):
+        memsched.train_step(model, optimizers, options={"grad_scaler": torch.amp.GradScaler("cpu")})
+
+
 # ---- refusals: one line, and nothing changed
 
 
@@ -467,8 +587,10 @@ def test_refused_before_anything(make: Callable[[], tuple[nn.Module, Any]], word
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"grad_scaler": torch.amp.GradScaler("cpu")}, "GradScaler may skip"),
+        ({"grad_scaler": 1024.0}, "grad_scaler is a float, not a torch.amp.GradScaler"),
         ({"clip_grad_norm": -1.0}, "clip_grad_norm is -1.0"),
+        ({"clip_grad_value": math.nan}, "clip_grad_value is nan"),
+        ({"clip_grad_value": 1.0, "clip_grad_norm": 1.0}, "clipped in one way"),
         ({"clip": "twice"}, "clip is 'twice'"),
         ({"state_dtype": torch.int8}, "state_dtype is torch.int8"),
         ({"no_such": 1}, "no_such"),
@@ -609,7 +731,7 @@ def test_a_step_that_cannot_be_compiled_is_left_to_stock(monkeypatch: pytest.Mon
     reference.load_state_dict(model.state_dict())
     batch = torch.randn(3, 4), torch.randn(3, 2)
     step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), loss_fn=scalar_loss)
-    stock = StockStep(lambda x, y: scalar_loss(model(x), y), step.optimizers, None)
+    stock = StockStep(lambda x, y: scalar_loss(model(x), y), step.optimizers, StepOptions())
     step._make_stock = lambda: stock  # type: ignore[method-assign]
     step(*batch)
     optimizer = SGD(reference.parameters(), lr=0.1)
@@ -684,13 +806,27 @@ def test_a_saved_state_of_the_generator_is_planned() -> None:
 
 
 @pytest.mark.plans
-def test_held_clipping_costs_all_gradients() -> None:
-    """The norm needs every gradient, so they are all alive; the two-pass form needs none of that."""
+@pytest.mark.parametrize(
+    ("clip", "all_alive"),
+    [
+        ({"clip_grad_norm": 1.0}, True),
+        ({"grad_scaler": torch.amp.GradScaler("cpu")}, True),
+        ({"clip_grad_norm": 1.0, "clip": "recompute"}, False),
+        ({"clip_grad_norm": 1.0, "grad_scaler": torch.amp.GradScaler("cpu"), "clip": "recompute"}, False),
+        ({"clip_grad_norm": 1.0, "clip": "each"}, False),
+        ({"clip_grad_value": 1.0}, False),
+    ],
+)
+def test_what_needs_every_gradient_costs_all_of_them(clip: dict[str, Any], all_alive: bool) -> None:
+    """The norm of all and whether all are finite; with a look before, or for each by itself, they die as they are born.
+
+    gradients of four layers    held      ▟▙  4 alive        else   ▂▂▂▂  two at most
+    """
     torch._dynamo.reset()
-    model = Stack()
-    step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), options={**STRICT, "clip_grad_norm": 1.0})
-    report = step.plan(torch.randn(8, 64))
-    assert report.peak_gradient_bytes >= 4 * 64 * 64 * 4
+    model, layer = Stack(), 64 * 64 * 4
+    step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), options={**STRICT, **clip})
+    alive = step.plan(torch.randn(8, 64)).peak_gradient_bytes
+    assert alive >= 4 * layer if all_alive else alive <= 2 * layer + 4 * 64
 
 
 # ---- compiled
