@@ -21,7 +21,16 @@ from enum import Enum, StrEnum, auto
 import torch
 from torch import Tensor
 
-__all__ = ["Clip", "ClipWay", "clip_coefficient", "norm_of_gradients", "random_state_kept"]
+__all__ = [
+    "Clip",
+    "ClipWay",
+    "by_own_norm",
+    "by_value",
+    "clip_coefficient",
+    "multiplied",
+    "norm_of_gradients",
+    "random_state_kept",
+]
 
 
 class ClipWay(StrEnum):
@@ -58,6 +67,23 @@ def norm_of_gradients(*gradients: Tensor) -> tuple[Tensor]:
 def clip_coefficient(total: Tensor, max_norm: Tensor) -> tuple[Tensor]:
     """What every gradient is multiplied by, as in `torch.nn.utils.clip_grads_with_norm_`."""
     return ((max_norm / (total + 1e-6)).clamp(max=1.0),)
+
+
+def multiplied(gradient: Tensor, coefficient: Tensor) -> tuple[Tensor]:
+    """The gradient that its update gets."""
+    return (gradient * coefficient.to(gradient.device),)
+
+
+def by_own_norm(gradient: Tensor, max_norm: Tensor) -> tuple[Tensor]:
+    """`torch.nn.utils.clip_grad_norm_` of one parameter."""
+    (norm,) = norm_of_gradients(gradient)
+    return multiplied(gradient, *clip_coefficient(norm, max_norm.to(norm.device)))
+
+
+def by_value(gradient: Tensor, limit: Tensor) -> tuple[Tensor]:
+    """`torch.nn.utils.clip_grad_value_` of one parameter."""
+    limit = limit.to(gradient.device, gradient.dtype)
+    return (gradient.clamp(-limit, limit),)
 
 
 def random_state_kept(devices: Sequence[torch.device]) -> AbstractContextManager[None]:

@@ -27,10 +27,17 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from memsched.inductor.host import GRAPH_KIND
 from memsched.inductor.train_step.capture import TANGENT, Captured
-from memsched.inductor.train_step.clipping import Clip, clip_coefficient, norm_of_gradients
+from memsched.inductor.train_step.clipping import (
+    Clip,
+    by_own_norm,
+    by_value,
+    clip_coefficient,
+    multiplied,
+    norm_of_gradients,
+)
 from memsched.inductor.train_step.replicas import Replicas, averaging, in_buckets
 from memsched.inductor.train_step.rules.rule import work_dtype
-from memsched.inductor.train_step.scaling import Scale, all_finite, chosen, unscaled
+from memsched.inductor.train_step.scaling import Scale, all_finite, chosen, spread, unscaled
 from memsched.inductor.train_step.state import UpdateForm
 from memsched.records.report import GraphKind
 
@@ -173,12 +180,12 @@ def _clipped_gradients(builder: _Builder, clip: Clip, gradients: list[fx.Node]) 
         return gradients, []
     number, returned = builder.add_input("arg_clip"), list[fx.Node]()
     if clip in (Clip.EACH, Clip.VALUE):
-        function, key = (_by_own_norm, "own norm") if clip is Clip.EACH else (_by_value, "value")
+        function, key = (by_own_norm, "own norm") if clip is Clip.EACH else (by_value, "value")
         return [builder.call(function, key, [gradient, number])[0] for gradient in gradients], []
     if clip is Clip.HELD:
         returned = builder.call(norm_of_gradients, "norm", gradients)
         (number,) = builder.call(clip_coefficient, "coefficient", [*returned, number])
-    return [builder.call(_product, "product", [gradient, number])[0] for gradient in gradients], returned
+    return [builder.call(multiplied, "product", [gradient, number])[0] for gradient in gradients], returned
 
 
 def _update_function(form: UpdateForm) -> Callable[..., tuple[Tensor, ...]]:
@@ -199,27 +206,6 @@ def _update_function(form: UpdateForm) -> Callable[..., tuple[Tensor, ...]]:
 
 def _sum(gradient: Tensor, so_far: Tensor) -> tuple[Tensor]:
     return (so_far + gradient,)
-
-
-def _product(gradient: Tensor, coefficient: Tensor) -> tuple[Tensor]:
-    return (gradient * coefficient.to(gradient.device),)
-
-
-def _by_own_norm(gradient: Tensor, max_norm: Tensor) -> tuple[Tensor]:
-    """`torch.nn.utils.clip_grad_norm_` of one parameter."""
-    (norm,) = norm_of_gradients(gradient)
-    return _product(gradient, *clip_coefficient(norm, max_norm.to(norm.device)))
-
-
-def _by_value(gradient: Tensor, limit: Tensor) -> tuple[Tensor]:
-    """`torch.nn.utils.clip_grad_value_` of one parameter."""
-    limit = limit.to(gradient.device, gradient.dtype)
-    return (gradient.clamp(-limit, limit),)
-
-
-def _spread(scale: Tensor, loss: Tensor) -> tuple[Tensor]:
-    """The scale as the gradient of the loss by itself."""
-    return (scale.to(loss.dtype).to(loss.device).expand_as(loss).clone(),)
 
 
 @dataclass
@@ -256,7 +242,7 @@ class _Builder:
         """The gradient of the loss by itself becomes `scale`; that of what the loss is made of follows."""
         (ones,) = (node for node in self.graph.nodes if TANGENT in node.meta)
         with self.graph.inserting_before(ones):
-            (scaled,) = self.call(_spread, "spread", [scale, ones], is_update=False)
+            (scaled,) = self.call(spread, "spread", [scale, ones], is_update=False)
         ones.replace_all_uses_with(scaled, lambda user: user is not scaled)
 
     def call(

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-__all__ = ["Scale", "all_finite", "chosen", "record_step", "scale_of", "unscaled"]
+__all__ = ["Scale", "all_finite", "chosen", "record_step", "scale_of", "spread", "unscaled"]
 
 
 class Scale(Enum):
@@ -32,6 +32,11 @@ class Scale(Enum):
     NONE = auto()
     TAKEN = auto()
     GUARDED = auto()
+
+
+def spread(scale: Tensor, loss: Tensor) -> tuple[Tensor]:
+    """The scale as the gradient of `loss` by itself."""
+    return (scale.to(loss.dtype).to(loss.device).expand_as(loss).clone(),)
 
 
 def unscaled(gradient: Tensor, scale: Tensor) -> tuple[Tensor]:

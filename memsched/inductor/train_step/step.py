@@ -45,13 +45,12 @@ from memsched.inductor.backend import partition_patches
 from memsched.inductor.calls import Batch, WithLoss, batch_of, call_model, loss_or_all, optimizers_of
 from memsched.inductor.capture.lower import with_code_of_its_own
 from memsched.inductor.compat import unsupported_reason
-from memsched.inductor.failures import leave_to_stock, reason_of
-from memsched.inductor.fit.choose import climb_for, missed_words
-from memsched.inductor.fit.rungs import planned_step_rung
+from memsched.inductor.failures import reason_of
 from memsched.inductor.train_step.capture import capture
 from memsched.inductor.train_step.clipping import Clip, random_state_kept
 from memsched.inductor.train_step.failure import StepInterrupted
 from memsched.inductor.train_step.graph import Purpose
+from memsched.inductor.train_step.levers import pull_levers
 from memsched.inductor.train_step.options import StepOptions
 from memsched.inductor.train_step.program import NotCompiled, Program, Request, Until
 from memsched.inductor.train_step.refusals import (
@@ -67,8 +66,7 @@ from memsched.inductor.train_step.replicas import OVERLAP, check_shards, replica
 from memsched.inductor.train_step.report import StepReport
 from memsched.inductor.train_step.scaling import Scale, record_step, scale_of
 from memsched.inductor.train_step.stock import StockStep
-from memsched.levers.ladder import Ladder, Rung
-from memsched.levers.setting import Setting
+from memsched.levers.ladder import Ladder
 from memsched.records.published import count
 
 __all__ = ["Refusal", "StepInterrupted", "TrainStep", "train_step"]
@@ -275,25 +273,12 @@ class TrainStep:
 
     def _pull_levers(self, batch: Batch) -> None:
         """Plan the step on such a batch under one setting after the other; the options get the chosen one."""
-        given = self._given
+        model = (self.replicas and self.replicas.wrapper) or self.model
 
-        def plan(setting: Setting) -> Rung:
-            at = replace(given, backend=given.backend.at(setting))
-            model = (self.replicas and self.replicas.wrapper) or self.model
-            trial = TrainStep(model, self.optimizers, self.loss_fn, at)
-            return planned_step_rung(setting, lambda: trial.plan_batch(batch))
+        def plan(options: StepOptions) -> StepReport:
+            return TrainStep(model, self.optimizers, self.loss_fn, options).plan_batch(batch)
 
-        chosen = given.backend.setting
-        try:
-            self.ladder = climb_for(given.backend, plan)
-            chosen = self.ladder.chosen.setting
-        except Exception as error:
-            if given.backend.strict:
-                raise
-            leave_to_stock("the choice of levers", "pulling levers", reason_of(error))
-        if self.ladder is not None and not self.ladder.fits:
-            log.warning("memsched: %s", missed_words(self.ladder))
-        self.options = replace(given, backend=given.backend.at(chosen))
+        self.options, self.ladder = pull_levers(self._given, plan)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]

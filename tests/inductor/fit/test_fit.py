@@ -429,7 +429,7 @@ def test_a_choice_of_levers_that_fails_leaves_them_as_they_are(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning; the step itself goes on."""
-    from memsched.inductor.train_step import step as module
+    from memsched.inductor.train_step import levers as module
 
     def broken(*_: Any, **__: Any) -> Any:
         raise MemoryError("no room")
