@@ -166,20 +166,41 @@ def _torch_version() -> str:
 
 def _declare_diff(parser: argparse.ArgumentParser) -> None:
     """The arguments of `memsched diff`."""
+    what = "a baseline, an explanation --json, a plan, or a folder of `explain --plans`"
     for name in ("before", "after"):
-        parser.add_argument(name, metavar=name.upper(), help="a baseline, an explanation --json, or a plan")
+        parser.add_argument(name, metavar=name.upper(), help=what)
+    parser.add_argument("-o", "--output", metavar="PAGE", help="also draw both, of plans with their graphs: out.html")
+    parser.add_argument("--json", action="store_true", help="print one memsched-diff/1 object")
 
 
 def _run_diff(arguments: argparse.Namespace) -> int:
     """Print what changed between two files; always 0, `check` is the gate."""
-    from memsched.render.baseline import compare, read_peaks, render_changes
+    from memsched.render.baseline import changes_to_json, compare, read_peaks, render_changes
 
+    _check_output(arguments.output)
     before, after = read_peaks(arguments.before), read_peaks(arguments.after)
     if not before.graphs and not after.graphs:
         raise FormatError(f"{arguments.after}: there is no graph to compare")
-    _print_versions((before.torch, after.torch))
-    print_text(render_changes(compare(before, after), tensors_of_all=True))
+    versions, changes = (before.torch, after.torch), compare(before, after)
+    words = render_changes(changes, tensors_of_all=True)
+    if arguments.output:
+        _draw_difference(arguments, words)
+    if arguments.json:
+        print(json.dumps(changes_to_json(changes, versions), separators=(",", ":")))
+        return EXIT_DONE
+    _print_versions(versions)
+    print_text(words)
     return EXIT_DONE
+
+
+def _draw_difference(arguments: argparse.Namespace, words: str) -> None:
+    """Write the page of both sides; raises FormatError where one has no graph to draw."""
+    from memsched.render.page.difference import render_difference_page
+    from memsched.render.planned_file import plan_files, read_planned
+
+    sides = [[read_planned(file) for file in plan_files(path)] for path in (arguments.before, arguments.after)]
+    title = f"{arguments.before} -> {arguments.after}"
+    atomic_write(arguments.output, render_difference_page(sides[0], sides[1], title, words).encode())
 
 
 def _print_versions(versions: Sequence[str]) -> None:

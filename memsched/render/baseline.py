@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from memsched.check.error import CheckError
 from memsched.check.plan import check_plan
@@ -25,6 +26,7 @@ from memsched.files.json_file import read_json, write_json
 from memsched.files.plan_file import PLAN_FORMAT, Plan, origin_from_json, plan_from_json
 from memsched.records.explanation import EXPLANATION_FORMAT, Explanation, GraphExplanation
 from memsched.records.origin import Origin
+from memsched.render.planned_file import plan_files
 from memsched.render.text.words import clipped, type_of
 from memsched.render.timeline import timeline_of
 
@@ -34,6 +36,7 @@ __all__ = [
     "GraphPeak",
     "PeakTensor",
     "Peaks",
+    "changes_to_json",
     "compare",
     "peaks_of",
     "read_peaks",
@@ -42,6 +45,7 @@ __all__ = [
 ]
 
 PEAKS_FORMAT = "memsched-peaks/1"
+DIFF_FORMAT = "memsched-diff/1"
 
 _TENSORS_SHOWN = 8
 
@@ -134,11 +138,14 @@ def write_peaks(path: str | os.PathLike[str], peaks: Peaks) -> None:
 
 
 def read_peaks(path: str | os.PathLike[str]) -> Peaks:
-    """The peaks in a baseline, an explanation (`memsched explain --json`) or a plan (`memsched solve -o`).
+    """The peaks in a baseline, an explanation (`memsched explain --json`), a plan, or a folder of plans.
 
     Raises:
         FormatError: one line with the file, the field and the fault.
     """
+    files = plan_files(path)
+    if files != [os.fspath(path)]:
+        return Peaks(tuple(graph for file in files for graph in _planned_peaks(file, read_json(file)).graphs))
     data = read_json(path)
     kind = data.get("format") if isinstance(data, dict) else None
     if kind == PLAN_FORMAT:
@@ -237,6 +244,11 @@ def render_changes(changes: Sequence[Change], tolerance: float = 0.0, tensors_of
             lines += _tensor_lines(f"{change.name}: appeared at the peak", change.appeared)
             lines += _tensor_lines(f"{change.name}: gone from the peak", change.gone)
     return "\n".join(lines)
+
+
+def changes_to_json(changes: Sequence[Change], versions: tuple[str, str]) -> dict[str, Any]:
+    """A `memsched-diff/1` object; versions: of torch, before and now."""
+    return {"format": DIFF_FORMAT, "torch": versions, "graphs": [asdict(change) for change in changes]}
 
 
 def _tensor_lines(title: str, tensors: Sequence[PeakTensor]) -> list[str]:

@@ -24,7 +24,7 @@ from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin
 from memsched.search.solver import solve
 
-__all__ = ["PlannedFile", "read_planned"]
+__all__ = ["PlannedFile", "plan_files", "read_planned"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,20 @@ def read_planned(path: str, graph_path: str | None = None, options: Options | No
         return _checked(plan, named)
     except (FormatError, CheckError) as error:
         raise FormatError(f"{os.fspath(path)}: {error}") from None
+
+
+def plan_files(path: str | os.PathLike[str]) -> list[str]:
+    """`path`; or, where it is a folder of `memsched explain --plans`, its plans, by name.
+
+    Raises:
+        FormatError: a folder without a plan.
+    """
+    if not os.path.isdir(path):
+        return [os.fspath(path)]
+    found = sorted(name for name in os.listdir(path) if name.endswith(".plan.json"))
+    if not found:
+        raise FormatError(f"{os.fspath(path)}: there is no .plan.json in this folder (memsched explain --plans FOLDER)")
+    return [os.path.join(path, name) for name in found]
 
 
 def _ordered(graph: Graph, options: Options) -> PlannedFile:

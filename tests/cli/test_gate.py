@@ -196,6 +196,51 @@ def test_diff_reads_plans_with_their_graph(tmp_path: Path, capsys: pytest.Captur
     assert "11 bytes" in out and "gone from the peak" in out and "model.py:1 in f" in out
 
 
+def plans_in(folder: Path, *graphs: Graph) -> Path:
+    """As `memsched explain --plans` writes them."""
+    folder.mkdir()
+    for graph in graphs:
+        write_json(folder / f"{graph.name}.plan.json", plan_to_json(graph, solve(graph), embed_graph=True))
+    return folder
+
+
+def test_two_runs_are_drawn_in_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folders of plans: a graph of both sides has two orders on the page, one of a single side has its own.
+
+    before    forward, backward          now    forward with a larger buffer, extra
+    """
+    forward, backward, extra = (replace(two_hills(), name=name) for name in ("forward", "backward", "extra"))
+    larger = replace(forward, buffers=(replace(forward.buffers[0], size=100), *forward.buffers[1:]))
+    before, now = plans_in(tmp_path / "a", forward, backward), plans_in(tmp_path / "b", larger, extra)
+    page = tmp_path / "page.html"
+    assert main(["diff", str(before), str(now), "-o", str(page), "--json"]) == EXIT_DONE
+    told = json.loads(capsys.readouterr().out)
+    changes = {graph["name"]: graph for graph in told["graphs"]}
+    assert told["format"] == "memsched-diff/1" and set(changes) == {"forward", "backward", "extra"}
+    assert changes["forward"]["after"]["peak"] > changes["forward"]["before"]["peak"]
+    assert changes["extra"]["before"] is None and changes["backward"]["after"] is None
+    drawn = page.read_text()
+    data = json.loads(re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', drawn, re.S)[0])
+    parts = {part["name"]: [plan["title"] for plan in part["plans"]] for part in data["parts"]}
+    assert parts == {"extra": ["now"], "forward": ["before", "now"], "backward": ["before"]}
+    assert "ROSE" in drawn
+
+
+def test_what_cannot_be_drawn_beside_each_other_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = plans_in(tmp_path / "a", two_hills())
+    (tmp_path / "empty").mkdir()
+    bare = tmp_path / "bare.json"
+    write_json(bare, plan_to_json(two_hills(), solve(two_hills())))
+    for other, output, message in (
+        (tmp_path / "empty", "page.html", "there is no .plan.json in this folder"),
+        (bare, "page.html", "the plan holds no graph"),
+        (plans, "page.png", "the name must end in .html"),
+    ):
+        assert main(["diff", str(plans), str(other), "-o", str(tmp_path / output)]) == EXIT_BAD_INPUT
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line and not (tmp_path / output).exists()
+
+
 @pytest.mark.parametrize("command", ["diff", "tree"])
 def test_no_name_in_a_file_reaches_the_terminal_as_it_is(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
