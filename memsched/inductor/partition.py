@@ -24,6 +24,7 @@ from memsched.inductor.estimate import estimated_peak
 from memsched.inductor.failures import stock_goes_on
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_key import plan_key
+from memsched.inductor.rewrites.keep_saved_layout import note_layout_readers
 from memsched.inductor.rewrites.parameters import note_parameters
 from memsched.inductor.rewrites.rules import SAVE_RANDOM, Rule, apply_rule, forget_rule, rule_of
 
@@ -56,12 +57,13 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
         with stock_goes_on("what is saved", "tagging what is saved", strict=self.options.strict):
             untagged = self._tag(gm, more.get("static_lifetime_input_indices") or ())
         halves = self._cut(gm, joint_inputs, more)
-        if untagged is None:
-            return halves
-        others = self._cut(untagged, joint_inputs, more)
-        if self._needs_less(others, halves):
-            log.debug("memsched: tags that would raise the peak are taken back")
-            return others
+        if untagged is not None:
+            others = self._cut(untagged, joint_inputs, more)
+            if self._needs_less(others, halves):
+                log.debug("memsched: tags that would raise the peak are taken back")
+                halves = others
+        with stock_goes_on("the layout of what is saved", "noting readers", strict=self.options.strict):
+            note_layout_readers(*(half.graph for half in halves))
         return halves
 
     def _tag(self, gm: fx.GraphModule, parameters: Sequence[int]) -> fx.GraphModule | None:
