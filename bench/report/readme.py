@@ -30,17 +30,23 @@ BENCHMARK = Path("bench/results/cpu")
 LADDERS = (Path("bench/results/ladder_compiled.json"), Path("bench/results/ladder_step.json"))
 ORDERS = Path("bench/results/orders.json")
 RANDOM = Path("bench/results/random_models.json")
+_DEMO = Path("demo_results")
 _README, _RESULTS = Path("README.md"), Path("docs/results.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rewrite both pages in the current folder; 2, and both as they were, when a result or a marker is missing."""
+    """Rewrite both pages in the current folder; 2, and both as they were, when a result or a marker is missing.
+
+    Without an argument, and without the folder that `make demo` writes, the demo's block stays as it is.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench readme", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("results", nargs="?", type=Path, default=Path("demo_results"), help="folder of the demo")
-    folder: Path = parser.parse_args(arguments).results
+    parser.add_argument("results", nargs="?", type=Path, help=f"folder of the demo (default: {_DEMO}, if it is there)")
+    given: Path | None = parser.parse_args(arguments).results
+    folder = given or _DEMO
     try:
         pages = committed_blocks()
-        pages[_RESULTS]["demo"] = _demo_block(folder)
+        if given is not None or folder.exists():
+            pages[_RESULTS]["demo"] = _demo_block(folder)
         written = {page: _with_blocks(page, blocks) for page, blocks in pages.items()}
     except (OSError, ValueError, KeyError) as error:
         print(f"bench readme: {str(error) or type(error).__name__}", file=sys.stderr)

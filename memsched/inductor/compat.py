@@ -62,9 +62,12 @@ _TAKES_LISTS = hasattr(custom_graph_pass, "get_custom_graph_passes")
 """Whether the passes over traced graphs may be lists."""
 
 
-def lays_channels_last(graph: fx.Graph) -> bool:
-    """Whether Inductor lays the images of a traced graph's convolutions out with the channels last, in training."""
-    return bool(GraphLowering.decide_layout_opt(graph.owning_module, is_inference=False))
+def lays_channels_last(graph: fx.Graph, *, is_inference: bool = False) -> bool:
+    """Whether Inductor lays the images of a traced graph's convolutions out with the channels last.
+
+    is_inference: what it is told of the graph; on a GPU it does so more often then.
+    """
+    return bool(GraphLowering.decide_layout_opt(graph.owning_module, is_inference=is_inference))
 
 
 def inner_compile_arguments() -> dict[str, Any]:

@@ -110,6 +110,45 @@ def test_a_worker_tells_what_failed_and_goes_on(worker: CudaWorker) -> None:
     assert worker.call("operator:add", 1, 2) == 3
 
 
+@pytest.mark.parametrize("way", ["stock", "memsched", "train_step"])
+def test_statistics_that_a_graph_writes_are_planned(way: str, worker: CudaWorker) -> None:
+    """BatchNorm writes to inputs of the graph, for which Inductor asked a module that was never compiled."""
+    (plan,) = worker.plans("tests.inductor.test_cuda_without_gpu:normalized", ways=(way,))
+    predicted = predict(plan)
+    assert plan.held.buffers > 0
+    assert 0 <= predicted.replayed - predicted.modelled <= 512, "the loss, which the backward finds, is the caller's"
+
+
+def test_a_whole_step_of_images_is_not_above_stock_on_a_gpu(worker: CudaWorker) -> None:
+    """With the channels last everywhere it would be; scratch memory, by which the CPU knows, is not known here."""
+    target = "tests.inductor.test_cuda_without_gpu:dense"
+    stock, whole = worker.plans(target, ways=("stock", "train_step"))
+    (forced,) = worker.plans(target, ways=("train_step",), options={"layout_optimization": True})
+    assert predict(whole).peak <= predict(stock).peak < predict(forced).peak
+
+
+def dense() -> object:
+    """Convolutions of which each reads all before it; called in the worker."""
+    from bench.models import build
+
+    example = build("densenet", "small")
+    return example.model, example.batch, torch.optim.SGD(example.model.parameters())
+
+
+def normalized() -> object:
+    """A convolution and a BatchNorm; called in the worker."""
+    model = Loss(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    return model, torch.randn(2, 3, 16, 16), torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+class Loss(nn.Sequential):
+    """Layers, and a scalar of what they give."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss: Tensor = super().forward(x).square().mean()
+        return loss
+
+
 def test_a_worker_that_was_killed_says_why() -> None:
     reason = missing()
     if reason:

@@ -10,7 +10,7 @@ are those of a real compile: nothing after them feeds back into them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -54,19 +54,13 @@ class Wrapper:
 
 
 @contextlib.contextmanager
-def capture_wrappers(then: Callable[[Any], Any] | None = None) -> Iterator[list[Wrapper]]:
-    """Within the context every graph that Inductor generates code for is added to the list, and nothing is compiled.
-
-    then: called with the `GraphLowering`; its result takes the place of the compiled module.  Without it the compile
-        is stopped by `stop_compile`.
-    """
+def capture_wrappers() -> Iterator[list[Wrapper]]:
+    """Within the context every graph that Inductor generates code for is added to the list; then its compile stops."""
     captured: list[Wrapper] = []
 
-    def capture(graph: GraphLowering, code: Any) -> Any:
+    def capture(graph: GraphLowering, code: Any) -> None:
         captured.append(_wrapper_of(graph, code.value))
-        if then is None:
-            stop_compile()
-        return then(graph)
+        stop_compile()
 
     with mock.patch.object(GraphLowering, "_compile_to_module_lines", capture):
         yield captured

@@ -15,10 +15,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import os
 import re
 import time
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -225,7 +223,7 @@ def _plan_graph(
     """One graph, in a list; an empty list when it has no nodes to schedule."""
     before = _Before(way.patches.get("_pre_fusion_custom_pass"))
     watched = replace(way, patches={**way.patches, "_pre_fusion_custom_pass": before})
-    with capture_wrappers(_module_that_is_not_called) as wrappers:
+    with capture_wrappers() as wrappers:
         reports = lower(watched, gm, example_inputs, how, stop_after_fusion=False)
     return [
         _replayed(report, before.graph, wrappers[-1]) for report in reports if report.kind is not GraphKind.SUBGRAPH
@@ -246,11 +244,6 @@ def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) ->
         freed=replay.freed,
         results=replay.results,
     )
-
-
-def _module_that_is_not_called(_lowering: Any) -> types.SimpleNamespace:
-    """What stands for the compiled module: Inductor asks for its file, and nobody calls it."""
-    return types.SimpleNamespace(__file__=os.devnull, call=None, value="", recursively_apply_fns=None)
 
 
 class _Before(SchedulerPass):  # type: ignore[misc]

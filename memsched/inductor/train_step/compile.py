@@ -147,7 +147,7 @@ def _inner_compile(step: StepGraph, options: BackendOptions, inductor: Mapping[s
 
     def peaks_elsewhere(report: GraphReport) -> bool:
         highest.append(report.generated_peak)
-        return _scratch_at_peak(report) <= _MUCH_SCRATCH * report.generated_peak  # nothing is known after a failure
+        return not _may_need_less(report)
 
     with only_if(peaks_elsewhere):
         return compile_copy()
@@ -156,18 +156,26 @@ def _inner_compile(step: StepGraph, options: BackendOptions, inductor: Mapping[s
     return compile_copy()
 
 
-def _scratch_at_peak(report: GraphReport) -> int:
-    """Bytes that a library allocates for itself while the plan peaks."""
+def _may_need_less(report: GraphReport) -> bool:
+    """Whether another layout of images may need less: where a library takes much scratch while the plan peaks.
+
+    On a GPU that is not known, so it may; of a plan that failed nothing is known, and it stays.
+    """
     if report.graph is None or report.schedule is None:
-        return 0
+        return False
+    if not report.graph.device.startswith("cpu"):
+        return True
     order = report.schedule.order
-    return report.graph.ops[order[memory_profile(report.graph, order).peak_step]].workspace
+    scratch = report.graph.ops[order[memory_profile(report.graph, order).peak_step]].workspace
+    return scratch > _MUCH_SCRATCH * report.generated_peak
 
 
 def _has_gradients_of_convolutions(module: fx.GraphModule) -> bool:
     """Whether Inductor would lay them out as it does the convolutions."""
     gradients = module.graph.find_nodes(op="call_function", target=torch.ops.aten.convolution_backward.default)
-    return bool(gradients) and not config.force_layout_optimization and lays_channels_last(module.graph)
+    if not gradients or config.force_layout_optimization:
+        return False
+    return lays_channels_last(module.graph, is_inference=True)
 
 
 def _planning(options: BackendOptions, notes: StepNotes, inductor: Mapping[str, Any], sink: Sink) -> dict[str, Any]:
