@@ -190,6 +190,8 @@ class TargetPlanner:
 class StepPlanner(TargetPlanner):
     """Plans one target again and again, with other arguments.
 
+    refusals: why optional ways of the last plan are not there; a line each.
+
     Raises:
         InputError: an unknown device, or one for which nothing can be planned here; one line that says why.
     """
@@ -197,6 +199,7 @@ class StepPlanner(TargetPlanner):
     def __init__(self, target: str, device: str, *, train: bool = True) -> None:
         super().__init__(target, device)
         self.train = train
+        self.refusals: tuple[str, ...] = ()
 
     def plan(
         self,
@@ -208,7 +211,8 @@ class StepPlanner(TargetPlanner):
     ) -> list[Prediction]:
         """One prediction for each way, of what the target builds when it is given `arguments`.
 
-        optional: ways that are left out where the target returns no optimizer, or one that they do not take.
+        optional: ways that are left out where the target returns no optimizer, or, as `refusals` tells, do not take
+            the step.
 
         Raises:
             InputError: the step cannot be built or compiled.
@@ -222,7 +226,8 @@ class StepPlanner(TargetPlanner):
         else:
             with self.worker() as worker:
                 plans = worker.plans(self.target, progress=progress, **how)  # type: ignore[arg-type]
-        return [predict(plan) for plan in plans]
+        self.refusals = tuple(plan.refusal for plan in plans if plan.refusal)
+        return [predict(plan) for plan in plans if not plan.refusal]
 
 
 def largest_that_fits(need: Callable[[int], int], limit: int, smallest: int, largest: int) -> int | None:

@@ -117,6 +117,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if found is not None:
         print(found.to_json(arguments.target, arguments.device, room) if arguments.json else found.table(room))
         return EXIT_DONE
+    for refusal in planner.refusals:
+        print(f"memsched: not planned: {refusal}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(_to_json(arguments, memory, room, given, predictions), separators=(",", ":")))
         return EXIT_DONE

@@ -183,6 +183,8 @@ CONTRACT: tuple[Needs, ...] = (
         feature="memory model",
     ),
     Needs(f"{_INDUCTOR}/sizevars.py", "SizeVarAllocator", fields=("optimization_hint",), feature="memory model"),
+    Needs("torch/amp/grad_scaler.py", "GradScaler", fields=("_per_optimizer_states",), feature="train_step"),
+    Needs("torch/utils/__init__.py", "swap_tensors", feature="fake tensors"),
     Needs(_WRAPPER, "can_match_buffer_size", feature="memory model"),
     Needs(_WRAPPER, "PythonWrapperCodegen", fields=("header",), feature="reports of cached graphs"),
     Needs(

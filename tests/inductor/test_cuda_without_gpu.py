@@ -332,8 +332,9 @@ def test_an_optimizer_that_train_step_does_not_take_leaves_the_other_plans(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "refused.py").write_text("import wrong\ndef step(): return wrong.equal_layers(True)\n")
-    code, out, _ = plan(capsys, "refused:step", "--device", "cpu", "--json")
+    code, out, err = plan(capsys, "refused:step", "--device", "cpu", "--json")
     assert code == 0 and [way["way"] for way in json.loads(out)["ways"]] == ["stock", "memsched"]
+    assert "memsched: not planned: train_step: LBFGS calls a closure" in err
 
 
 def test_what_varies_may_be_planned_for_the_whole_step(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

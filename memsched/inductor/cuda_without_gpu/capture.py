@@ -71,7 +71,8 @@ def plan_target(
 
     ways: of "stock", "memsched", "memsched with reuse", with Inductor's `allow_buffer_reuse`, and "train_step".
     options: of `BackendOptions`, and any of Inductor's own; arguments: keyword arguments of the function.
-    optional: those of `ways` that are left out where the target returns no optimizer, or one that they do not take.
+    optional: those of `ways` that are left out where the target returns no optimizer, and whose plan tells in one line
+        why there is none, where they do not take the step.
 
     Raises:
         InputError: the step cannot be built or compiled, or an option is wrong; one line.
@@ -80,27 +81,30 @@ def plan_target(
     progress(f"{target}: building the model")
     step = build_step(target, arguments or {}, device, progress)
     progress(f"{target}: tracing")
-    started, version = time.perf_counter(), str(torch.__version__)
+    started = time.perf_counter()
     compiled = [way for way in ways if way != TRAIN_STEP]
     captured = capture_step(step, [known[way] for way in compiled], train=train, progress=progress) if compiled else []
     seconds = time.perf_counter() - started
     plans = [
-        StepPlan(way, device, tuple(graphs), step.held, version, seconds)
+        StepPlan(way, device, tuple(graphs), step.held, str(torch.__version__), seconds)
         for way, graphs in zip(compiled, captured, strict=True)
     ]
-    if TRAIN_STEP in ways:
+    if TRAIN_STEP in ways and (step.optimizers or TRAIN_STEP not in optional):
         progress("planning the whole step (train_step)")
-        started = time.perf_counter()
-        try:
-            graph, moments = capture_train_step(step, options or {})
-        except InputError as error:
-            if TRAIN_STEP not in optional:
-                raise
-            progress(str(error))
-        else:
-            seconds = time.perf_counter() - started
-            plans.append(StepPlan(TRAIN_STEP, device, (graph,), step.held, version, seconds, moments))
+        plans.append(_plan_train_step(step, device, options or {}, must=TRAIN_STEP not in optional))
     return plans
+
+
+def _plan_train_step(step: FakeStep, device: str, options: Mapping[str, Any], *, must: bool) -> StepPlan:
+    """The plan of the whole step; the reason where `train_step` does not take it, or an InputError if it must."""
+    started, empty = time.perf_counter(), StepPlan(TRAIN_STEP, device, (), step.held, str(torch.__version__), 0.0)
+    try:
+        graph, moments = capture_train_step(step, options)
+    except InputError as error:
+        if must:
+            raise
+        return replace(empty, refusal=str(error))
+    return replace(empty, graphs=(graph,), moments=moments, seconds=time.perf_counter() - started)
 
 
 def plan_cuda_target(target: str, **how: Any) -> list[StepPlan]:

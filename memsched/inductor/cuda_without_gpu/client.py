@@ -98,7 +98,7 @@ class CudaWorker:
         batch_size: given to the function as its argument `batch_size`.
         arguments: further keyword arguments of the function.
         train: plan the backward too.
-        optional: ways that are left out where the function returns no optimizer, or one that they do not take.
+        optional: ways that are left out where the function returns no optimizer (`capture.plan_target`).
 
         Raises:
             InputError: the function, or the model that it builds, cannot be planned; one line.

@@ -56,7 +56,7 @@ class StepPlan:
 
     way: "memsched"; "stock" for what stock Inductor does; "train_step" for that of `memsched.train_step`, one graph.
     seconds: of tracing and of all plans that were made at the same time.
-    moments: of a train step, in the model of memory.
+    moments: of a train step, in the model of memory; refusal: why there is none, and no graph either.
     """
 
     way: str
@@ -66,6 +66,7 @@ class StepPlan:
     torch: str
     seconds: float
     moments: tuple[StepMoment, ...] = ()
+    refusal: str = ""
 
     @property
     def step_peak(self) -> int:
