@@ -17,10 +17,11 @@ The parts, each a module:
 
     Dynamo ─> gm ──> capture    forward and backward joined, as stock Inductor would have split them
                   ─> program    one run: which graph, with which inputs
-                  ─> graph      + updates (rules/), sums, norms (clipping)
+                  ─> graph      + updates (rules/), sums, norms (clipping), losses in float16 (scaling)
                   ─> compile    Inductor with memsched's passes; failure tells what was updated
     optimizers ─> state         `optimizer.state` and `param_groups` as inputs of the graph
     before all ─> refusals      what does not fit, in one line; replicas: the processes that average gradients
+                  levers        to a budget, which levers are pulled
     after all ──> report        the memory of the step as a whole; stock: what a failure leaves it to
 
 The claim: the same losses, parameters and state as the three calls above up to the rounding of a compiled model, with
