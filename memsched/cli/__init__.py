@@ -25,6 +25,7 @@ from memsched import __version__
 from memsched.check.error import CheckError
 from memsched.cli import fit, fusions, pareto, patches, plan, questions, show, solve, tree, verify
 from memsched.cli.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_NOT_VERIFIED, EXIT_ROSE, Command
+from memsched.cli.completion import declare_completion
 from memsched.cli.text import one_line
 from memsched.core.graph import GraphError
 from memsched.core.sizes import InputError
@@ -88,6 +89,7 @@ def _exit(_signal: int, _frame: object) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="memsched", description="Order a compiled graph for least peak memory.")
     parser.add_argument("--version", action="version", version=f"memsched {__version__}")
+    declare_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         subparser = commands.add_parser(command.name, help=command.summary, description=command.summary)

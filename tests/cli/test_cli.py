@@ -374,3 +374,26 @@ def test_diff_checks_a_plan_against_its_graph(
     assert main(["diff", str(whole), str(plan_file)]) == EXIT_BAD_INPUT
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "whole.json: order: op" in err and "is missing" in err
+
+
+# ---- completion
+
+
+def test_a_shell_completes_commands_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """The script of bash, run by bash, as it does when a user presses the tab key."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--completion", "bash"])
+    script = capsys.readouterr().out
+    assert ended.value.code == EXIT_DONE
+    for words, expected in ((["memsched", "fus"], "fusions"), (["memsched", "plan", "--train"], "--train-step")):
+        press = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_memsched; echo ${{COMPREPLY[@]}}"
+        found = subprocess.run(["bash", "-c", f"{script}\n{press}"], capture_output=True, text=True, check=True)
+        assert expected in found.stdout.split()
+
+
+def test_completion_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["--completion", "zsh"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == EXIT_BAD_INPUT and "pip install 'memsched[completion]'" in line
