@@ -88,8 +88,10 @@ def _grows_into_convolution(node: fx.Node) -> bool:
 
 
 def _elements(node: fx.Node) -> int:
+    """How many; 0 where that is not a number: to ask a symbol for its value would fix it."""
     value = node.meta.get("val")
-    return int(value.numel()) if isinstance(value, Tensor) else 0
+    count = value.numel() if isinstance(value, Tensor) else 0
+    return count if type(count) is int else 0
 
 
 def save_inputs_as_they_are(graph: fx.Graph) -> list[fx.Node]:
