@@ -185,7 +185,7 @@ class FitPlanner(TargetPlanner):
 
         limit = None if room is None else lambda _rung: room - held
         with self.worker() as worker:
-            known = worker.call("memsched.inductor.questions.fake_step:returns_optimizer", self.target, arguments)
-            train_step = self._is_train_step(known)
+            asks = "memsched.inductor.questions.fake_step:returns_optimizer"
+            train_step = self._is_train_step(self.train_step is not False and worker.call(asks, self.target, arguments))
             way = TRAIN_STEP if train_step else "memsched"
             return Fit(climb_for(options, plan, on_rung, limit=limit, interruptible=True), train_step, held)

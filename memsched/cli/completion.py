@@ -1,7 +1,9 @@
 """`memsched --completion bash`: what a shell needs to complete commands and options, by shtab.
 
-eval "$(memsched --completion bash)"                        in ~/.bashrc
-memsched --completion zsh > ~/.zfunc/_memsched              for zsh, with that folder in fpath
+Where it goes:
+
+    eval "$(memsched --completion bash)"                        in ~/.bashrc
+    memsched --completion zsh > ~/.zfunc/_memsched              for zsh, with that folder in fpath
 """
 
 from __future__ import annotations

@@ -175,32 +175,28 @@ def _declare_diff(parser: argparse.ArgumentParser) -> None:
 
 def _run_diff(arguments: argparse.Namespace) -> int:
     """Print what changed between two files; always 0, `check` is the gate."""
-    from memsched.render.baseline import changes_to_json, compare, read_peaks, render_changes
+    from memsched.render.baseline import changes_to_json, compare, peaks_of_plans, read_peaks, render_changes
+    from memsched.render.planned_file import read_plans
 
     _check_output(arguments.output)
-    before, after = read_peaks(arguments.before), read_peaks(arguments.after)
+    paths = (arguments.before, arguments.after)
+    drawn = [read_plans(path) for path in paths] if arguments.output else []  # a pipe is read once
+    before, after = map(peaks_of_plans, drawn) if drawn else map(read_peaks, paths)
     if not before.graphs and not after.graphs:
         raise FormatError(f"{arguments.after}: there is no graph to compare")
     versions, changes = (before.torch, after.torch), compare(before, after)
     words = render_changes(changes, tensors_of_all=True)
-    if arguments.output:
-        _draw_difference(arguments, words)
+    if drawn:
+        from memsched.render.page.difference import render_difference_page
+
+        page = render_difference_page(drawn[0], drawn[1], " -> ".join(paths), words)
+        atomic_write(arguments.output, page.encode())
     if arguments.json:
         print(json.dumps(changes_to_json(changes, versions), separators=(",", ":")))
         return EXIT_DONE
     _print_versions(versions)
     print_text(words)
     return EXIT_DONE
-
-
-def _draw_difference(arguments: argparse.Namespace, words: str) -> None:
-    """Write the page of both sides; raises FormatError where one has no graph to draw."""
-    from memsched.render.page.difference import render_difference_page
-    from memsched.render.planned_file import plan_files, read_planned
-
-    sides = [[read_planned(file) for file in plan_files(path)] for path in (arguments.before, arguments.after)]
-    title = f"{arguments.before} -> {arguments.after}"
-    atomic_write(arguments.output, render_difference_page(sides[0], sides[1], title, words).encode())
 
 
 def _print_versions(versions: Sequence[str]) -> None:

@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from memsched.check.error import CheckError
 from memsched.check.plan import check_plan
+from memsched.core.graph import Graph
 from memsched.core.sizes import InputError, format_bytes
 from memsched.files.fields import Fields, FormatError
 from memsched.files.json_file import read_json, write_json
 from memsched.files.plan_file import PLAN_FORMAT, Plan, origin_from_json, plan_from_json
 from memsched.records.explanation import EXPLANATION_FORMAT, Explanation, GraphExplanation
 from memsched.records.origin import Origin
-from memsched.render.planned_file import plan_files
+from memsched.render.planned_file import PlannedFile, plan_files
 from memsched.render.text.words import clipped, type_of
 from memsched.render.timeline import timeline_of
 
@@ -39,6 +40,7 @@ __all__ = [
     "changes_to_json",
     "compare",
     "peaks_of",
+    "peaks_of_plans",
     "read_peaks",
     "render_changes",
     "write_peaks",
@@ -143,9 +145,10 @@ def read_peaks(path: str | os.PathLike[str]) -> Peaks:
     Raises:
         FormatError: one line with the file, the field and the fault.
     """
-    files = plan_files(path)
-    if files != [os.fspath(path)]:
-        return Peaks(tuple(graph for file in files for graph in _planned_peaks(file, read_json(file)).graphs))
+    if os.path.isdir(path):
+        return Peaks(
+            tuple(graph for file in plan_files(path) for graph in _planned_peaks(file, read_json(file)).graphs)
+        )
     data = read_json(path)
     kind = data.get("format") if isinstance(data, dict) else None
     if kind == PLAN_FORMAT:
@@ -192,10 +195,25 @@ def _planned_peak(plan: Plan) -> GraphPeak:
     tensors: tuple[PeakTensor, ...] = ()
     if graph is not None:
         check_plan(graph, plan)
-        timeline = timeline_of(graph, plan.order, origins=plan.embedded_origins())
-        live = (graph.buffers[index] for index in timeline.live_at(timeline.profile.peak_step))
-        tensors = tuple(_peak_tensor(buffer.size, timeline.origins.get(buffer.name, Origin())) for buffer in live)
+        tensors = _tensors_at_peak(graph, plan.order, plan.embedded_origins())
     return GraphPeak(plan.name, plan.num_ops, plan.peak, plan.lower_bound, 0, tensors)
+
+
+def peaks_of_plans(plans: Sequence[PlannedFile]) -> Peaks:
+    """The peaks of plans that were read with their graphs."""
+    return Peaks(tuple(map(_peak_of_plan, plans)))
+
+
+def _peak_of_plan(planned: PlannedFile) -> GraphPeak:
+    graph, found = planned.graph, planned.schedule
+    tensors = _tensors_at_peak(graph, found.order, planned.origins)
+    return GraphPeak(graph.name, len(graph), found.peak, found.lower_bound, 0, tensors)
+
+
+def _tensors_at_peak(graph: Graph, order: Sequence[int], origins: Mapping[str, Origin]) -> tuple[PeakTensor, ...]:
+    timeline = timeline_of(graph, order, origins=origins)
+    live = (graph.buffers[index] for index in timeline.live_at(timeline.profile.peak_step))
+    return tuple(_peak_tensor(buffer.size, origins.get(buffer.name, Origin())) for buffer in live)
 
 
 # ---- what changed

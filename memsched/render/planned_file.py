@@ -24,7 +24,7 @@ from memsched.records.fusion import RefusedFusion
 from memsched.records.origin import Origin
 from memsched.search.solver import solve
 
-__all__ = ["PlannedFile", "plan_files", "read_planned"]
+__all__ = ["PlannedFile", "plan_files", "read_planned", "read_plans"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def read_planned(path: str, graph_path: str | None = None, options: Options | No
         return _checked(plan, named)
     except (FormatError, CheckError) as error:
         raise FormatError(f"{os.fspath(path)}: {error}") from None
+
+
+def read_plans(path: str) -> list[PlannedFile]:
+    """The plan in a file, or every plan of a folder; raises FormatError as `read_planned`."""
+    return [read_planned(file) for file in plan_files(path)]
 
 
 def plan_files(path: str | os.PathLike[str]) -> list[str]:

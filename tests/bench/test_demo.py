@@ -144,6 +144,8 @@ def test_the_readme_takes_its_tables_between_markers(
     assert " old " not in text + results_page
     assert "| table |" in results_page and "only a rerun can confirm | 1 |" in results_page
     assert "| views | 0.500 |" in results_page
+    assert readme.main([]) == 0
+    assert (tmp_path / "docs" / "results.md").read_text() == results_page, "without a demo's folder its block stays"
 
 
 @pytest.mark.compile

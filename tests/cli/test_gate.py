@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import os
 import random
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +226,18 @@ def test_two_runs_are_drawn_in_one_page(tmp_path: Path, capsys: pytest.CaptureFi
     parts = {part["name"]: [plan["title"] for plan in part["plans"]] for part in data["parts"]}
     assert parts == {"extra": ["now"], "forward": ["before", "now"], "backward": ["before"]}
     assert "ROSE" in drawn
+
+
+def test_what_is_drawn_is_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`memsched diff <(zcat a) <(zcat b) -o page.html`: what a pipe has given is gone."""
+    (plan,) = plans_in(tmp_path / "a", two_hills()).iterdir()
+    pipe, page = tmp_path / "pipe", tmp_path / "page.html"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(plan.read_bytes(),), daemon=True)
+    writer.start()
+    assert main(["diff", str(plan), str(pipe), "-o", str(page)]) == EXIT_DONE
+    writer.join(10)
+    assert "+0.00%" in capsys.readouterr().out and page.exists()
 
 
 def test_what_cannot_be_drawn_beside_each_other_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,7 +108,8 @@ class TrainStep:
 
     model: without its wrapper; replicas: the processes that train copies of it.
     grad_norm: with `clip_grad_norm`, the norm of the gradients of the last step before clipping, without their scale.
-    finite: with `grad_scaler`, whether the gradients of the last step were finite; if not, nothing was updated.
+    finite: with `grad_scaler`, whether the gradients of the last step were finite; if not, nothing was updated.  True
+        of a step that is left to stock, where only the scaler knows.
     reports: one for every compile of an update.
     request: what the next run of a program is for.
     ladder: with a `peak_budget`, or `chunk_loss="auto"`, the settings that were planned before the first step.
@@ -179,7 +180,7 @@ class TrainStep:
             if options.clip_grad_norm is not None and self.grad_norm is not None:
                 coefficient = min(1.0, options.clip_grad_norm / (float(self.grad_norm) + 1e-6))
                 request = replace(request, number=coefficient)
-        if self.finite or not options.looks_first or self._stock is not None:
+        if self.finite or not options.looks_first:
             loss = self._run(request, batch)
         if options.scaler is not None and self._stock is None:
             record_step(options.scaler, self.optimizers[0], self.finite, self._device)
@@ -315,7 +316,7 @@ class TrainStep:
             raise RuntimeError("memsched.train_step: the step could not be compiled") from error
         count("train step")
         log.warning("memsched: the training step is left to torch.compile and the optimizer (%s)", reason_of(error))
-        self._stock = self._make_stock()
+        self._stock, self.finite = self._make_stock(), True
 
     def _make_stock(self) -> StockStep:
         wrapper = None if self.replicas is None else self.replicas.stock()

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.custom_graph_pass import CustomPartitionerFn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint
 
 import memsched
@@ -329,6 +331,19 @@ def test_an_image_of_which_something_larger_is_computed_again_is_saved_as_stock_
     backward.output((result,))
     note_layout_readers(forward, backward)
     assert save_inputs_as_they_are(forward) == ([] if case == "larger" else [saved])
+
+
+def test_the_size_of_an_image_that_is_a_symbol_stays_open() -> None:
+    """Looking at it must not fix it: a frame would be compiled for every size, or not at all where none is known."""
+    environment = ShapeEnv()
+    forward, backward = fx.Graph(), fx.Graph()
+    nodes = forward.placeholder("image"), backward.placeholder("image")
+    data = backward.call_function(aten.cat.default, ([nodes[1], nodes[1]], 1))
+    with FakeTensorMode(shape_env=environment):
+        for node in (*nodes, data):
+            node.meta["val"] = torch.empty(environment.create_unbacked_symint(), 4, 8, 8)
+    note_layout_readers(forward, backward)
+    assert not environment.guards
 
 
 @pytest.mark.plans

@@ -532,6 +532,33 @@ def test_micro_batches_of_a_scaled_loss(interpreted: list[Any]) -> None:
     assert_same(model, reference)
 
 
+@pytest.mark.parametrize("asked", [{}, {"clip_grad_norm": 0.1, "clip": "each"}, {"clip_grad_value": 0.01}])
+@pytest.mark.parametrize("way", ["hold", "recompute"])
+def test_a_step_left_to_stock_scales_and_clips_as_asked(way: str, asked: dict[str, Any]) -> None:
+    """The third step overflows and is skipped; so it was left in the middle of such a step, and goes on behind it."""
+    model, reference = Half(), Half()
+    optimizer, plain = (SGD(m.parameters(), lr=0.1) for m in (model, reference))
+    scaler, other = (torch.amp.GradScaler("cpu", init_scale=2.0**10) for _ in range(2))
+    step = memsched.train_step(model, optimizer, options={"grad_scaler": scaler, "clip": way, **asked})
+    step.finite = False
+    step._make_stock = lambda: StockStep(model, step.optimizers, step.options)  # type: ignore[method-assign]
+    step._leave_to_stock(RuntimeError("as the test wants it"))
+    for at in range(4):
+        step(*inputs(at))
+        other.scale(reference(*inputs(at))).backward()
+        other.unscale_(plain)
+        for parameter in reference.parameters():
+            if "clip_grad_value" in asked:
+                nn.utils.clip_grad_value_([parameter], 0.01)
+            elif "clip_grad_norm" in asked:
+                nn.utils.clip_grad_norm_([parameter], 0.1)
+        other.step(plain)
+        other.update()
+        plain.zero_grad()
+        assert scaler.get_scale() == other.get_scale()
+    assert_same(model, reference)
+
+
 def test_a_scaler_and_two_optimizers_are_refused() -> None:
     model = nn.Linear(2, 2)
     optimizers = [SGD([model.weight]), SGD([model.bias])]
