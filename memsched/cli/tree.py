@@ -30,7 +30,8 @@ def _tree(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_tree_json(graph), separators=(",", ":")))
         return EXIT_DONE
-    from memsched.render.page.tree import render_svg, render_text
+    from memsched.render.page.tree import render_text
+    from memsched.render.page.tree_picture import render_svg
 
     if arguments.output:
         atomic_write(arguments.output, render_svg(graph, arguments.segments).encode(errors="backslashreplace"))

@@ -19,7 +19,7 @@ import pytest
 from memsched.check.order import check_order
 from memsched.core.graph import Buffer, Graph, Op
 from memsched.core.peak import peak_bytes
-from memsched.search.models import cpsat, ilp, model
+from memsched.search.models import cbc, cpsat, ilp, model
 from memsched.search.models.child import SOLVERS, ChildSolver
 from memsched.search.models.model import ModelAnswer, ModelError, ModelLimits, sequencing
 from memsched.series_parallel.order import order_series_parallel
@@ -81,7 +81,7 @@ def test_highs_with_an_upper_limit_on_the_peak() -> None:
     """HiGHS 1.15.1 with its presolve answers 468 here, and calls it optimal; the optimum is 382.
 
     The model is an in-tree of 11 ops with the incoming order (492 bytes) as warm start and upper limit; CBC, CP-SAT and
-    brute force agree on 382.  Hence no presolve: see `_solve_highs`.
+    brute force agree on 382.  Hence no presolve: see `solve_highs`.
     """
     graph = list(random_graphs(94, seed=5, largest=11))[93]
     assert brute_force_peak(graph) == 382
@@ -183,12 +183,12 @@ def test_every_highs_status_is_mapped_or_refused() -> None:
     """In a process of its own: HiGHS and OR-Tools cannot be loaded together."""
     code = """
 import highspy
-from memsched.search.models import ilp
+from memsched.search.models import highs
 from memsched.search.models.model import ModelError
 mapped = refused = 0
 for status in highspy.HighsModelStatus.__members__.values():
     try:
-        finished, _ = ilp._meaning_of_highs(highspy, status)
+        finished, _ = highs._meaning_of_highs(highspy, status)
         mapped += 1
         assert finished == (status == highspy.HighsModelStatus.kOptimal)
     except ModelError:
@@ -201,7 +201,7 @@ assert mapped >= 5 and refused >= 5, (mapped, refused)
 
 def test_unknown_statuses_of_cbc_and_cpsat_are_refused() -> None:
     with pytest.raises(ModelError, match="CBC answered"):
-        ilp._meaning_of_cbc("Something new")
+        cbc._meaning_of_cbc("Something new")
     statuses = SimpleNamespace(OPTIMAL=4, FEASIBLE=2, UNKNOWN=0, INFEASIBLE=3, MODEL_INVALID=1)
     with pytest.raises(ModelError, match="unknown status 17"):
         cpsat._meaning(statuses, 17)

@@ -10,7 +10,8 @@ import pytest
 from memsched.check.obstruction import check_bridge, check_induced_n
 from memsched.check.tree import check_decomposition, check_two_terminal
 from memsched.core.graph import Buffer, Graph, Op
-from memsched.render.page.tree import render_svg, render_text
+from memsched.render.page.tree import render_text
+from memsched.render.page.tree_picture import render_svg
 from memsched.series_parallel.realizer import realizer_of
 from memsched.series_parallel.recognize import (
     Bridge,

@@ -10,20 +10,18 @@ module allocates and frees is what the allocator will see, so it is the oracle f
     buf2 = torch.ops.aten.sort.default(buf1)                          fake tensors: + the bytes of the results
     return (buf1, buf2[0])
 
-The module is executed as it is, with four kinds of names replaced: kernels (Triton, C++), allocators
-(`empty_strided_*`), `reinterpret_tensor`, and what needs a device to run on (guards, streams).  A storage is live for
-as long as anything in the wrapper, or whoever handed it in, refers to it: a weak reference to each tells.  So reuse,
-aliases, donated inputs and deletion are Python's own, not modelled.  What is not seen: scratch memory inside of a
-kernel or of an operator, and fragmentation.
+The module is executed as it is; kernels, allocators and what needs a device are replaced (`wrapper_module`).  A storage
+is live for as long as anything in the wrapper, or whoever handed it in, refers to it: a weak reference to each tells.
+So reuse, aliases, donated inputs and deletion are Python's own, not modelled.  What is not seen: scratch memory inside
+of a kernel or of an operator, and fragmentation.
 
 Sizes are bytes, rounded up per storage to `alignment` (CPU: 1, the CUDA caching allocator: 512).
 """
 
 from __future__ import annotations
 
-import ast
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -35,10 +33,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from memsched.inductor.bytes.wrapper_module import FILE, load, replacements
+
 __all__ = ["Replay", "WrapperInput", "replay_wrapper"]
-
-
-_FILE = "<generated wrapper>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +100,10 @@ def replay_wrapper(
         Exception: whatever the wrapper raises, when an operator in it has no fake implementation.
     """
     live = _LiveStorages(alignment)
-    namespace = _load(source)
+    namespace = load(source)
     if "call" not in namespace:
         raise ValueError("the wrapper defines no call(args)")
-    namespace.update(_replacements(namespace.get("torch", torch)))
+    namespace.update(replacements(namespace.get("torch", torch)))
     namespace.update(constants or {})
     with fake_mode or FakeTensorMode(allow_non_fake_inputs=True):
         arguments, held = _make_inputs(inputs)
@@ -190,116 +187,6 @@ class _Counting(TorchDispatchMode):  # type: ignore[misc]
         return results
 
 
-class _Stub:
-    """A kernel, a stream, a module that is not there: every attribute and every call of it is another stub."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __call__(self, *_: Any, **__: Any) -> _Stub:
-        return self
-
-    def __getattr__(self, name: str) -> _Stub:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
-
-    def __enter__(self) -> _Stub:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class _TorchWithoutDevice:
-    """`torch`, except that entering a device or a stream does nothing."""
-
-    def __init__(self, torch_module: Any) -> None:
-        self._torch = torch_module
-        self.cuda = self.xpu = _Stub()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._torch, name)
-
-
-class _ExternKernels:
-    """The extern kernels: those that are told where to write allocate nothing, the others run on fake tensors."""
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        from torch._inductor.select_algorithm import extern_kernels
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if "out" in kwargs:
-                return kwargs["out"]
-            return getattr(extern_kernels, name)(*args, **kwargs)
-
-        return run
-
-
-def _load(source: str) -> dict[str, Any]:
-    """The namespace of the wrapper's module, with stubs for kernels and for what cannot be imported here."""
-    tree = ast.parse(source, _FILE)
-    tree.body = list(_prepared(tree.body))
-    ast.fix_missing_locations(tree)
-    # __main__ guards must not run, and kernels are defined through `async_compile`, which the module would create.
-    namespace: dict[str, Any] = {"__name__": "memsched_replay", "__file__": _FILE, "async_compile": _Stub()}
-    namespace["_stub"] = _Stub()
-    exec(compile(tree, _FILE, "exec"), namespace)
-    return namespace
-
-
-def _prepared(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of the module: imports may fail, and `async_compile` stays ours."""
-    for statement in statements:
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            yield _try_import(statement)
-        elif isinstance(statement, ast.Delete) and _names(statement.targets) == ["async_compile"]:
-            continue
-        elif not (isinstance(statement, ast.Assign) and _names(statement.targets) == ["async_compile"]):
-            yield statement
-
-
-def _names(targets: Sequence[ast.expr]) -> list[str]:
-    return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
-def _try_import(statement: ast.Import | ast.ImportFrom) -> ast.stmt:
-    """`statement`, with a stub under each of its names where it fails: Triton, raw streams of another device."""
-    names = [(alias.asname or alias.name).split(".")[0] for alias in statement.names]
-    stubs = ast.parse("".join(f"{name} = _stub\n" for name in names)).body
-    failed = ast.Tuple([ast.Name("ImportError", ast.Load()), ast.Name("AttributeError", ast.Load())], ast.Load())
-    attempt = ast.Try([statement], [ast.ExceptHandler(failed, None, stubs)], [], [])
-    return ast.copy_location(attempt, statement)
-
-
-def _replacements(torch_module: Any) -> dict[str, Any]:
-    """The names of the module that may not be what they are in a real run."""
-
-    def allocate(device: str) -> Callable[..., Tensor]:
-        return lambda size, stride, dtype: torch.empty_strided(size, stride, dtype=dtype, device=device)
-
-    def reinterpret(tensor: Tensor, size: Any, stride: Any, offset: int = 0) -> Tensor:
-        return torch.as_strided(tensor, size, stride, tensor.storage_offset() + offset)
-
-    def nothing(*_: Any, **__: Any) -> int:
-        return 0
-
-    def same(tensor: Tensor, *_: Any) -> Tensor:
-        return tensor
-
-    return {
-        "torch": _TorchWithoutDevice(torch_module),
-        "empty_strided_cpu": allocate("cpu"),
-        "empty_strided_cpu_pinned": allocate("cpu"),
-        "empty_strided_cuda": allocate("cuda"),
-        "empty_strided_xpu": allocate("xpu"),
-        "reinterpret_tensor": reinterpret,
-        "assert_size_stride": nothing,
-        "assert_alignment": nothing,
-        "get_raw_stream": nothing,
-        "copy_if_misaligned": same,
-        "extern_kernels": _ExternKernels(),
-    }
-
-
 def _make_inputs(inputs: Sequence[WrapperInput | int | float]) -> tuple[list[Any], list[Tensor]]:
     """The arguments of `call`, and those of them that the caller holds."""
     storages: dict[int, Tensor] = {}
@@ -332,7 +219,7 @@ def _wrapper_line() -> int:
     """The line of the wrapper that is running; 0 outside of it."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_filename == _FILE:
+        if frame.f_code.co_filename == FILE:
             return frame.f_lineno
         frame = frame.f_back
     return 0

@@ -31,12 +31,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from memsched.core.graph import Graph
 from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.exact.problem import Problem, bits
+from memsched.search.exact.view import Backward, Forward, View
 
 __all__ = ["ExactResult", "Stair", "exact_search", "staircases"]
 
@@ -97,12 +97,12 @@ class _Search:
             self.reached_upper_bound = self.complete = True
             return
         lowest = self.problem.lowest_down_set(0, self.problem.full)
-        if self._commit_all(_Forward(self.problem), lowest, self.front) and self._commit_all(
-            _Backward(self.problem), self.problem.full & ~lowest, self.back
+        if self._commit_all(Forward(self.problem), lowest, self.front) and self._commit_all(
+            Backward(self.problem), self.problem.full & ~lowest, self.back
         ):
             self.complete = True
 
-    def _commit_all(self, view: _View, target: int, committed: list[int]) -> bool:
+    def _commit_all(self, view: View, target: int, committed: list[int]) -> bool:
         """Phases from nothing to `target` in the direction of `view`; False when the search is over."""
         anchor, memory = 0, view.start
         while anchor != target:
@@ -138,7 +138,7 @@ Stair = tuple[int, int, tuple[int, ...]]
 def staircases(problem: Problem, budget: Budget) -> tuple[list[Stair], list[Stair]] | None:
     """All record lows from the start down to the lowest point, and from the end back to it; None: budget exhausted."""
     lowest = problem.lowest_down_set(0, problem.full)
-    views: list[tuple[_View, int]] = [(_Forward(problem), lowest), (_Backward(problem), problem.full & ~lowest)]
+    views: list[tuple[View, int]] = [(Forward(problem), lowest), (Backward(problem), problem.full & ~lowest)]
     both: list[list[Stair]] = []
     for view, target in views:
         stairs: list[Stair] = []
@@ -160,75 +160,10 @@ def staircases(problem: Problem, budget: Budget) -> tuple[list[Stair], list[Stai
 _NO_CEILING = 1 << 66
 
 
-class _View(Protocol):
-    """A problem seen from one end: `done` is what has been taken from that end."""
-
-    predecessors: Sequence[int]
-    successors: Sequence[Sequence[int]]
-    may_fall: int
-    start: int
-
-    def step(self, done: int, level: int, node: int) -> tuple[int, int]:
-        """(step peak, level after) of taking `node` next."""
-
-    def memory(self, done: int) -> int:
-        """Live bytes at the border of `done`."""
-
-    def lowest(self, inner: int, outer: int) -> int:
-        """The largest of the lowest sets between two."""
-
-
-class _Forward:
-    """From the first op on."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.predecessors: Sequence[int] = problem.predecessors
-        self.successors: Sequence[Sequence[int]] = [tuple(bits(after)) for after in problem.successors]
-        self.start = problem.base
-        self.step = problem.step
-        self.memory = problem.memory
-        self.may_fall = 0
-        for node, delta in enumerate(problem.deltas):
-            if delta <= sum(size for size, _ in problem.shared_of[node]):
-                self.may_fall |= 1 << node
-
-    def lowest(self, inner: int, outer: int) -> int:
-        return self.problem.lowest_down_set(inner, outer, largest=True)
-
-
-class _Backward:
-    """From the last op back: taking a node un-runs it, and un-running the first reader of a tensor brings it back."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.predecessors: Sequence[int] = problem.successors
-        self.successors: Sequence[Sequence[int]] = [tuple(bits(before)) for before in problem.predecessors]
-        self.start = problem.end
-        self.may_fall = 0
-        for node, delta in enumerate(problem.deltas):
-            if delta >= 0:
-                self.may_fall |= 1 << node
-
-    def step(self, done: int, level: int, node: int) -> tuple[int, int]:
-        before = level - self.problem.deltas[node]
-        for size, readers in self.problem.shared_of[node]:
-            if not readers & done:
-                before += size
-        return before + self.problem.humps[node], before
-
-    def memory(self, done: int) -> int:
-        return self.problem.memory(self.problem.full & ~done)
-
-    def lowest(self, inner: int, outer: int) -> int:
-        full = self.problem.full
-        return full & ~self.problem.lowest_down_set(full & ~outer, full & ~inner)
-
-
 class _Phase:
     """Best-first search, by (level, memory), from an anchor to the first state that is no higher."""
 
-    def __init__(self, view: _View, anchor: int, memory: int, target: int, level: int, ceiling: int) -> None:
+    def __init__(self, view: View, anchor: int, memory: int, target: int, level: int, ceiling: int) -> None:
         self.view, self.anchor, self.floor, self.target = view, anchor, memory, target
         self.level, self.ceiling = level, ceiling
         self.limit = ceiling  # below it when a record low has been generated: only lower levels are of interest
