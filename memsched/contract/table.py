@@ -96,7 +96,13 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(
         f"{_INDUCTOR}/choices.py",
         "InductorChoices",
-        fields=("can_fuse_vertical", "can_fuse_horizontal"),
+        fields=("can_fuse", "can_fuse_vertical", "can_fuse_horizontal"),
+        feature="fusion",
+    ),
+    Needs(
+        f"{_INDUCTOR}/choices.py",
+        "InductorChoices.can_fuse",
+        ("scheduler", "node1", "node2", "shared_data_score"),
         feature="fusion",
     ),
     Needs(
@@ -111,6 +117,7 @@ CONTRACT: tuple[Needs, ...] = (
         "Scheduler",
         fields=(
             *("name_to_buf", "name_to_fused_node", "name_to_donated_buffer", "get_fused_node", "get_backend"),
+            "can_fuse",
             *("can_buffer_be_removed_through_fusion", "current_node", "nodes"),
         ),
     ),
@@ -126,6 +133,7 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_SCHEDULER, "SchedulerBuffer", fields=("node", "users", "defining_op", "get_name", "get_aliases")),
     Needs(_SCHEDULER, "NodeUser", fields=("node", "can_inplace", "is_weak")),
     Needs(_SCHEDULER, "NopKernelSchedulerNode"),
+    Needs(_SCHEDULER, "fusion_log", feature="fusion"),
     Needs(_SCHEDULER, "FusedSchedulerNode"),
     Needs(_SCHEDULER, "ForeachKernelSchedulerNode"),
     Needs(_SCHEDULER, "BaseSchedulerNode.decide_inplace_update"),

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch._inductor import ir
-from torch._inductor.choices import InductorChoices
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
+
+from memsched.inductor.asked_once import StockChoices
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
@@ -54,7 +55,7 @@ def can_fuse_twice(nodes: Sequence[BaseSchedulerNode]) -> bool:
 
 def fuse_as_stock(scheduler: Scheduler, nodes: Sequence[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
     """The nodes as stock fuses them; changes the state."""
-    with V.set_choices_handler(InductorChoices()):
+    with V.set_choices_handler(StockChoices()):
         fused: list[BaseSchedulerNode] = scheduler.fuse_nodes(list(nodes))
     return fused
 

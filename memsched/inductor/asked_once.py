@@ -1,0 +1,112 @@
+"""Inductor asks in every round about pairs of nodes that it has judged before: what cannot change is answered once.
+
+`Scheduler.fuse_nodes` looks at all pairs of nodes that touch a common buffer, fuses some, and looks at all pairs again
+until a round fuses nothing (four rounds are usual); memsched fuses the same nodes a second time as stock would.  Most
+pairs are refused every time for a reason that only the two nodes know:
+
+    round 1    a b  no: nothing shared        b c  yes ──> bc
+    round 2    a b  (asked before)            a bc  a node that is new: asked
+
+A refusal by `InductorChoices.can_fuse`, or by Inductor's own `can_fuse_horizontal`, looks at the reads and writes of
+the two nodes, their sizes and places; nothing else.  It is kept for as long as both nodes read and write as they did:
+whatever changes loops gives a node another `read_writes`.  Other refusals (an op between the two, no room in the plan)
+depend on what was fused meanwhile, and are asked for again.
+
+Claim: the answers are those that Inductor would give; `tests/inductor/test_asked_once.py` compares them one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch._inductor.choices import InductorChoices
+from torch._inductor.scheduler import FusedSchedulerNode, SchedulerNode, fusion_log
+
+if TYPE_CHECKING:
+    from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
+
+__all__ = ["AskedOnce", "StockChoices"]
+
+_ATTRIBUTE = "memsched_asked_once"
+"""Where a scheduler has its memory of refusals, while it has one."""
+
+_PLAIN = (SchedulerNode, FusedSchedulerNode)
+"""Nodes about which two choices decide; groups of other kinds ask about their parts, each in its own way."""
+
+
+class AskedOnce:
+    """Stands before `scheduler.can_fuse`, from `begin` to `end`.
+
+    saved: questions that were not asked again.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.saved = 0
+        self._scheduler = scheduler
+        self._ask: Callable[..., bool] = scheduler.can_fuse
+        self._refused: dict[Any, tuple[Any, Any]] = {}
+        self._for_good = False
+
+    def begin(self) -> None:
+        """From here on the scheduler asks this; not where somebody reads in Inductor's log why pairs are refused."""
+        if fusion_log.isEnabledFor(logging.DEBUG):
+            return
+        setattr(self._scheduler, _ATTRIBUTE, self)
+        self._scheduler.can_fuse = self.can_fuse
+
+    def end(self) -> None:
+        """The scheduler is as it was."""
+        if _memory_of(self._scheduler) is self:
+            del self._scheduler.can_fuse
+            delattr(self._scheduler, _ATTRIBUTE)
+
+    def can_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, *args: bool, **named: bool) -> bool:
+        """`Scheduler.can_fuse`."""
+        question = first, second, args, *named.items()
+        state = first.read_writes, second.read_writes
+        known = self._refused.get(question)
+        if known is not None and known[0] is state[0] and known[1] is state[1]:
+            self.saved += 1
+            return False
+        answer = self._ask(first, second, *args, **named)
+        # One that asks about parts of a group before it answers says itself what was refused for good.
+        for_good, self._for_good = self._for_good, False
+        if for_good and not answer and type(first) in _PLAIN and type(second) in _PLAIN:
+            self._refused[question] = state
+        return answer
+
+    def refused_for_good(self) -> None:
+        """The pair that is being asked about was refused for what its two nodes are."""
+        self._for_good = True
+
+
+def _memory_of(scheduler: Scheduler) -> AskedOnce | None:
+    """What stands before the questions of `scheduler`, if anything does."""
+    return getattr(scheduler, _ATTRIBUTE, None)
+
+
+class StockChoices(InductorChoices):  # type: ignore[misc]
+    """Inductor's heuristics as they are."""
+
+    @staticmethod
+    def can_fuse(scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int) -> bool:
+        """What holds for every two nodes."""
+        stock = InductorChoices.can_fuse(scheduler, node1, node2, shared)
+        return _noted(scheduler, stock)
+
+    @staticmethod
+    def can_fuse_horizontal(
+        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int
+    ) -> bool:
+        """Two nodes that do not depend on each other in one kernel."""
+        stock = InductorChoices.can_fuse_horizontal(scheduler, node1, node2, shared)
+        return _noted(scheduler, stock)
+
+
+def _noted(scheduler: Scheduler, stock: bool) -> bool:
+    """`stock`, the answer of Inductor's own choice about two nodes; a refusal is noted."""
+    if not stock and (memory := _memory_of(scheduler)) is not None:
+        memory.refused_for_good()
+    return stock
