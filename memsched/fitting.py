@@ -177,7 +177,7 @@ class FitPlanner(TargetPlanner):
         def plan(setting: Setting) -> Rung:
             nonlocal held
             given = setting.to_options()
-            (planned,) = worker.plans(self.target, ways=(way,), options=given, arguments=arguments)
+            (planned,) = worker.plans(self.target, ways=(way,), options=given, arguments=arguments, code=False)
             held = planned.held.total + CUBLAS_WORKSPACE
             if train_step:
                 return rung_of_step(setting, planned.reports[0], planned.moments)

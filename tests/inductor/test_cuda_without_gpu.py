@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from memsched.cli import main
 from memsched.core.sizes import InputError
 from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError, environment, missing
 from memsched.inductor.cuda_without_gpu.capture import plan_target
-from memsched.inductor.cuda_without_gpu.plans import PlannedGraph
+from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.questions.fake_step import build_step
 from memsched.planning import largest_that_fits, predict
 from tests.paths import ROOT
@@ -347,15 +348,35 @@ def test_what_varies_may_be_planned_for_the_whole_step(project: Path, capsys: py
     assert len(shares) == 2 and max(shares) < 1
 
 
-def test_the_whole_step_on_a_gpu_that_is_not_there(worker: CudaWorker) -> None:
+LANGUAGE = "tests.inductor.test_cuda_without_gpu:language"
+
+
+@pytest.fixture(scope="module")
+def steps(worker: CudaWorker) -> list[StepPlan]:
+    """The step of a language model, compiled and as a whole; planned once."""
+    return worker.plans(LANGUAGE, ways=("memsched", "train_step"))
+
+
+def test_the_whole_step_on_a_gpu_that_is_not_there(steps: list[StepPlan]) -> None:
     """In bytes of the wrapper, in blocks of 512; what the plan was made under is what came out."""
-    target = "tests.inductor.test_cuda_without_gpu:language"
-    planned, whole = worker.plans(target, ways=("memsched", "train_step"))
+    planned, whole = steps
     (graph,) = whole.graphs
     assert graph.report.kind == "step" and "empty_strided_cuda" in graph.wrapper
     assert graph.replayed == graph.report.peak >= graph.report.lower_bound
     assert whole.held == planned.held and planned.held.update is not None
     assert predict(whole).peak < predict(planned).peak
+
+
+def test_without_code_the_reports_are_the_same(steps: list[StepPlan], worker: CudaWorker) -> None:
+    """A ladder reads nothing but reports, and generating code is a third of what a plan costs."""
+    without = worker.plans(LANGUAGE, ways=("memsched", "train_step"), code=False)
+    for one, other in zip(steps, without, strict=True):
+        for report, same in zip(one.reports, other.reports, strict=True):
+            assert report.schedule is not None and same.schedule is not None
+            assert replace(report.schedule, seconds=0.0) == replace(same.schedule, seconds=0.0)
+            assert (report.flops, report.kernels) == (same.flops, same.kernels)
+        assert one.moments == other.moments and one.held == other.held
+        assert all(graph.wrapper for graph in one.graphs) and not any(graph.wrapper for graph in other.graphs)
 
 
 def language() -> object:

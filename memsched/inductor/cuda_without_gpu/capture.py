@@ -65,6 +65,7 @@ def plan_target(
     device: str = "cpu",
     train: bool = True,
     optional: Sequence[str] = (),
+    code: bool = True,
     progress: Progress = lambda _text: None,
 ) -> list[StepPlan]:
     """The plans of the step that `module:function` builds, without running it; on fake tensors of `device`.
@@ -73,6 +74,8 @@ def plan_target(
     options: of `BackendOptions`, and any of Inductor's own; arguments: keyword arguments of the function.
     optional: those of `ways` that are left out where the target returns no optimizer, and whose plan tells in one line
         why there is none, where they do not take the step.
+    code: without it planning ends behind fusion: the reports are the same, and there are no wrappers and no bytes of
+        them.
 
     Raises:
         InputError: the step cannot be built or compiled, or an option is wrong; one line.
@@ -83,7 +86,9 @@ def plan_target(
     progress(f"{target}: tracing")
     started = time.perf_counter()
     compiled = [way for way in ways if way != TRAIN_STEP]
-    captured = capture_step(step, [known[way] for way in compiled], train=train, progress=progress) if compiled else []
+    captured: list[list[PlannedGraph]] = []
+    if compiled:
+        captured = capture_step(step, [known[way] for way in compiled], train=train, code=code, progress=progress)
     seconds = time.perf_counter() - started
     plans = [
         StepPlan(way, device, tuple(graphs), step.held, str(torch.__version__), seconds)
@@ -91,15 +96,15 @@ def plan_target(
     ]
     if TRAIN_STEP in ways and (step.optimizers or TRAIN_STEP not in optional):
         progress("planning the whole step (train_step)")
-        plans.append(_plan_train_step(step, device, options or {}, must=TRAIN_STEP not in optional))
+        plans.append(_plan_train_step(step, device, options or {}, code=code, must=TRAIN_STEP not in optional))
     return plans
 
 
-def _plan_train_step(step: FakeStep, device: str, options: Mapping[str, Any], *, must: bool) -> StepPlan:
+def _plan_train_step(step: FakeStep, device: str, options: Mapping[str, Any], *, code: bool, must: bool) -> StepPlan:
     """The plan of the whole step; the reason where `train_step` does not take it, or an InputError if it must."""
     started, empty = time.perf_counter(), StepPlan(TRAIN_STEP, device, (), step.held, str(torch.__version__), 0.0)
     try:
-        graph, moments = capture_train_step(step, options)
+        graph, moments = capture_train_step(step, options, code=code)
     except InputError as error:
         if must:
             raise
@@ -133,14 +138,19 @@ def _ways(options: Mapping[str, Any]) -> dict[str, Way]:
 
 
 def capture_step(
-    step: FakeStep, ways: Sequence[Way], *, train: bool = True, progress: Progress = lambda _text: None
+    step: FakeStep,
+    ways: Sequence[Way],
+    *,
+    train: bool = True,
+    code: bool = True,
+    progress: Progress = lambda _text: None,
 ) -> list[list[PlannedGraph]]:
-    """For each way, every graph of the step's model and, with `train`, of the backward of its loss.
+    """For each way, every graph of the step's model and, with `train`, of its loss's backward; code: with wrappers.
 
     Raises:
         InputError: the model does not compile as one graph, or returns nothing that requires a gradient.
     """
-    capture = _Capture(ways, progress)
+    capture = _Capture(ways, progress, code=code)
     settings = functorch_config.patch(
         force_non_lazy_backward_lowering=True, graphsafe_rng_functionalization=False, enable_autograd_cache=False
     )
@@ -161,8 +171,10 @@ def capture_step(
     return capture.graphs
 
 
-def capture_train_step(step: FakeStep, options: Mapping[str, Any]) -> tuple[PlannedGraph, tuple[StepMoment, ...]]:
-    """The one graph of `memsched.train_step` for the step, and its moments.
+def capture_train_step(
+    step: FakeStep, options: Mapping[str, Any], *, code: bool = True
+) -> tuple[PlannedGraph, tuple[StepMoment, ...]]:
+    """The one graph of `memsched.train_step` for the step, and its moments; code: with its wrapper.
 
     Raises:
         InputError: the step has no optimizer, or is not one that `train_step` makes.
@@ -174,19 +186,22 @@ def capture_train_step(step: FakeStep, options: Mapping[str, Any]) -> tuple[Plan
     settings = functorch_config.patch(graphsafe_rng_functionalization=False)
     try:
         with settings, step.mode, capture_wrappers() as wrappers:
-            report = TrainStep(step.model, step.optimizers, None, own).plan_batch(step.batch, Until.CODE)
+            planned = TrainStep(step.model, step.optimizers, None, own)
+            report = planned.plan_batch(step.batch, Until.CODE if code else Until.FUSION)
     except Refusal as error:
         raise InputError(str(error).removeprefix("memsched.")) from error
     except Exception as error:
         raise InputError(f"train_step: {reason_of(error)}") from error
+    if not code:
+        return PlannedGraph(report.plan, report.notes.prefusion), report.moments
     return _replayed(report.plan, report.notes.prefusion, wrappers[-1]), report.moments
 
 
 class _Capture:
     """The backend that plans, and what it has planned: one list of graphs for each way."""
 
-    def __init__(self, ways: Sequence[Way], progress: Progress) -> None:
-        self.ways = ways
+    def __init__(self, ways: Sequence[Way], progress: Progress, *, code: bool) -> None:
+        self.ways, self.code = ways, code
         self.progress = progress
         self.graphs: list[list[PlannedGraph]] = [[] for _ in ways]
 
@@ -216,22 +231,23 @@ class _Capture:
         self.progress(f"planning the {kind} graph ({len(gm.graph.nodes)} traced nodes, {way.name})")
         # Inductor changes the graph that it is given.  Tensors are shared.
         own = torch.fx.GraphModule(gm, copy.deepcopy(gm.graph))
-        graphs.extend(_plan_graph(way, own, example_inputs, how))
+        graphs.extend(_plan_graph(way, own, example_inputs, how, code=self.code))
         boxed: Callable[..., Any] = make_boxed_func(gm.forward)
         return boxed
 
 
 def _plan_graph(
-    way: Way, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], how: Mapping[str, Any]
+    way: Way, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], how: Mapping[str, Any], *, code: bool
 ) -> list[PlannedGraph]:
     """One graph, in a list; an empty list when it has no nodes to schedule."""
     before = _Before(way.patches.get("_pre_fusion_custom_pass"))
     watched = replace(way, patches={**way.patches, "_pre_fusion_custom_pass": before})
     with capture_wrappers() as wrappers:
-        reports = lower(watched, gm, example_inputs, how, stop_after_fusion=False)
-    return [
-        _replayed(report, before.graph, wrappers[-1]) for report in reports if report.kind is not GraphKind.SUBGRAPH
-    ]
+        reports = lower(watched, gm, example_inputs, how, stop_after_fusion=not code)
+    planned = [report for report in reports if report.kind is not GraphKind.SUBGRAPH]
+    if not code:
+        return [PlannedGraph(report, before.graph) for report in planned]
+    return [_replayed(report, before.graph, wrappers[-1]) for report in planned]
 
 
 def _replayed(report: GraphReport, prefusion: Graph | None, wrapper: Wrapper) -> PlannedGraph:

@@ -90,6 +90,7 @@ class CudaWorker:
         arguments: Mapping[str, Any] | None = None,
         train: bool = True,
         optional: Sequence[str] = (),
+        code: bool = True,
         progress: Progress | None = None,
     ) -> list[StepPlan]:
         """The CUDA plans of the step that `module:function` builds (`questions.target`), one for each way.
@@ -99,6 +100,7 @@ class CudaWorker:
         arguments: further keyword arguments of the function.
         train: plan the backward too.
         optional: ways that are left out where the function returns no optimizer (`capture.plan_target`).
+        code: generate wrappers and replay them; without it there are reports only.
 
         Raises:
             InputError: the function, or the model that it builds, cannot be planned; one line.
@@ -111,6 +113,7 @@ class CudaWorker:
             arguments=dict(arguments or {}) | ({} if batch_size is None else {"batch_size": batch_size}),
             train=train,
             optional=tuple(optional),
+            code=code,
             progress=progress,
         )
         return plans
