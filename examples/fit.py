@@ -96,8 +96,8 @@ def main() -> None:
             torch._dynamo.reset()
             print(f"{way:10} {measure(way):8.2f} MiB", flush=True)
         return
-    model, batch = build(2, 16, 512, 256)
-    print(memsched.fit(model, *batch, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), budget="0.5x"))
+    model, batch = build(1, 16, 512, 256)
+    print(memsched.fit(model, *batch, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), budget="0.6x"))
 
 
 if __name__ == "__main__":

@@ -30,37 +30,32 @@ if TYPE_CHECKING:
 __all__ = ["AskedOnce", "StockChoices"]
 
 _ATTRIBUTE = "memsched_asked_once"
-"""Where a scheduler has its memory of refusals, while it has one."""
+"""Where a scheduler has its memory of refusals, if it has one."""
 
 _PLAIN = (SchedulerNode, FusedSchedulerNode)
 """Nodes about which two choices decide; groups of other kinds ask about their parts, each in its own way."""
 
 
 class AskedOnce:
-    """Stands before `scheduler.can_fuse`, from `begin` to `end`.
+    """Stands before `scheduler.can_fuse` from `begin` on, as long as the scheduler lives.
 
     saved: questions that were not asked again.
+    for_good: the pair that is being asked about was refused for what its two nodes are.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.saved = 0
-        self._scheduler = scheduler
+        self.for_good = False
         self._ask: Callable[..., bool] = scheduler.can_fuse
         self._refused: dict[Any, tuple[Any, Any]] = {}
-        self._for_good = False
 
-    def begin(self) -> None:
-        """From here on the scheduler asks this; not where somebody reads in Inductor's log why pairs are refused."""
-        if fusion_log.isEnabledFor(logging.DEBUG):
-            return
-        setattr(self._scheduler, _ATTRIBUTE, self)
-        self._scheduler.can_fuse = self.can_fuse
-
-    def end(self) -> None:
-        """The scheduler is as it was."""
-        if _memory_of(self._scheduler) is self:
-            del self._scheduler.can_fuse
-            delattr(self._scheduler, _ATTRIBUTE)
+    @classmethod
+    def begin(cls, scheduler: Scheduler) -> None:
+        """From here on `scheduler` asks this; not where somebody reads in Inductor's log why pairs are refused."""
+        if not fusion_log.isEnabledFor(logging.DEBUG):
+            memory = cls(scheduler)
+            setattr(scheduler, _ATTRIBUTE, memory)
+            scheduler.can_fuse = memory.can_fuse
 
     def can_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, *args: bool, **named: bool) -> bool:
         """`Scheduler.can_fuse`."""
@@ -72,19 +67,10 @@ class AskedOnce:
             return False
         answer = self._ask(first, second, *args, **named)
         # One that asks about parts of a group before it answers says itself what was refused for good.
-        for_good, self._for_good = self._for_good, False
+        for_good, self.for_good = self.for_good, False
         if for_good and not answer and type(first) in _PLAIN and type(second) in _PLAIN:
             self._refused[question] = state
         return answer
-
-    def refused_for_good(self) -> None:
-        """The pair that is being asked about was refused for what its two nodes are."""
-        self._for_good = True
-
-
-def _memory_of(scheduler: Scheduler) -> AskedOnce | None:
-    """What stands before the questions of `scheduler`, if anything does."""
-    return getattr(scheduler, _ATTRIBUTE, None)
 
 
 class StockChoices(InductorChoices):  # type: ignore[misc]
@@ -107,6 +93,6 @@ class StockChoices(InductorChoices):  # type: ignore[misc]
 
 def _noted(scheduler: Scheduler, stock: bool) -> bool:
     """`stock`, the answer of Inductor's own choice about two nodes; a refusal is noted."""
-    if not stock and (memory := _memory_of(scheduler)) is not None:
-        memory.refused_for_good()
+    if not stock and (memory := getattr(scheduler, _ATTRIBUTE, None)) is not None:
+        memory.for_good = True
     return stock

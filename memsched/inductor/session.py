@@ -119,14 +119,12 @@ class PlanningSession:
         self._nodes: list[BaseSchedulerNode] = []
         self._unfused: FusionState | None = None
         self._fused: FusionState | None = None
-        self._asked = AskedOnce(V.graph.scheduler)
         setattr(V.graph.scheduler, _SESSION, self)
 
     def before_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         """Plan an order of the nodes before fusion, and prepare the fusion planner with its peak as budget."""
         if nodes:
             self._guarded("planning before fusion", lambda: self._plan(nodes))
-        self._asked.begin()
         return nodes
 
     def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int = 0) -> bool:
@@ -145,12 +143,9 @@ class PlanningSession:
 
         A graph without nodes (only views of inputs) is neither planned nor reported.
         """
-        ordered = None
-        if nodes and not self.fallback:
-            ordered = self._guarded("ordering after fusion", lambda: self._order(nodes))
-        self._asked.end()
         if not nodes:
             return nodes
+        ordered = None if self.fallback else self._guarded("ordering after fusion", lambda: self._order(nodes))
         if ordered is None:
             if self._fused is not None:
                 self._fused.restore()  # the scheduler may know the nodes that were fused in their place
@@ -162,6 +157,7 @@ class PlanningSession:
         scheduler = V.graph.scheduler
         if (streams := num_streams()) > 1:
             raise SeveralStreams(f"its ops run on {streams} streams: what is alive together is no order's peak")
+        AskedOnce.begin(scheduler)
         self.prefusion = extract_graph(nodes, self.name, "prefusion")
         if self.options.fusion == "stock":
             return

@@ -47,9 +47,9 @@ _CALL_INDUCTOR = ("compile_planned", "_compile_chunked", "_with_choices.<locals>
 _GUARDS = (
     *(f"PlanningSession.{name}" for name in ("before_fusion", "may_fuse", "after_fusion", "_guarded")),
     *("PlannedPartition._cut", "PlannedPartition._needs_less", "apply_guarded", "plan_key"),
-    *("begin_session", "session_of", "_plan_has_room", "unsupported_reason"),
+    *("begin_session", "session_of", "_plan_has_room", "unsupported_reason", "_noted"),
 )
-"""What catches the failures of all that it calls."""
+"""What catches the failures of all that it calls, or calls nothing."""
 
 
 class Model(torch.nn.Module):

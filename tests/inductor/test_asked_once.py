@@ -30,7 +30,7 @@ def repeated(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         answer = ask(self, *question, **named)
         if self.saved > saved:
             answers.append(self._ask(*question, **named))
-            self._for_good = False
+            self.for_good = False
         return answer
 
     monkeypatch.setattr(AskedOnce, "can_fuse", both)
@@ -64,19 +64,3 @@ def test_who_reads_why_pairs_are_refused_reads_all_of_it(repeated: list[bool]) -
     finally:
         torch._logging.set_logs()
     assert not repeated
-
-
-def test_the_scheduler_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where planning fails: what comes behind fusion asks Inductor itself."""
-    schedulers: list[Any] = []
-    end = AskedOnce.end
-
-    def ending(self: AskedOnce) -> None:
-        assert "can_fuse" in vars(self._scheduler)
-        end(self)
-        schedulers.append(self._scheduler)
-
-    monkeypatch.setattr(AskedOnce, "end", ending)
-    plan_only(*step(3, Family.FLOAT32))
-    assert schedulers
-    assert not any("can_fuse" in vars(scheduler) for scheduler in schedulers)

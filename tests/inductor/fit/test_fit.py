@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import logging
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,12 +15,9 @@ from torch._inductor.utils import fresh_cache
 from torch.nn import functional
 
 import memsched
-from memsched.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_ROSE, main
-from memsched.cli.command import EXIT_INTERRUPTED
 from memsched.inductor.bytes.measure import trace_memory
 from memsched.inductor.capture.lower import planned_way, run_uncompiled
 from memsched.inductor.capture.plan_only import plan_only
-from memsched.inductor.fit import model as fit_model
 from memsched.inductor.fit.choose import climb_for
 from memsched.inductor.fit.rungs import rung_of, with_update
 from memsched.inductor.options import BackendOptions
@@ -33,52 +27,10 @@ from memsched.levers.ladder import Rung
 from memsched.levers.moments import Moment
 from memsched.levers.setting import Setting
 from memsched.records.step import OptimizerStep
-from tests.paths import ROOT
+from tests.inductor.fit.language import Language, batch
 
 STRICT = {"strict": True, "fx_graph_cache": False}
 KIB = 1024
-
-
-class Block(nn.Module):
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.dropout(self.down(functional.gelu(self.up(self.norm(x)))))
-
-
-class Language(nn.Module):
-    """Blocks in a list, a large vocabulary: the logits are most of what a step needs."""
-
-    def __init__(self, layers: int = 3, width: int = 16, vocabulary: int = 512, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(layers))
-        self.head = nn.Linear(width, vocabulary, bias=False)
-
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        x = self.embedding(tokens)
-        for block in self.blocks:
-            x = block(x)
-        return functional.cross_entropy(self.head(x).flatten(0, 1), targets.flatten())
-
-
-def batch(vocabulary: int = 512) -> tuple[Tensor, Tensor]:
-    tokens = torch.randint(vocabulary, (4, 64))
-    return tokens, tokens.roll(1, 1)
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    memsched.reset()
-    torch.manual_seed(0)
-    with torch._functorch.config.patch(enable_autograd_cache=False):
-        yield
-    torch._dynamo.reset()
 
 
 @pytest.mark.plans
@@ -101,7 +53,7 @@ def test_the_ladder_of_a_language_model_goes_below_half(with_optimizer: bool) ->
 @pytest.mark.plans
 def test_ten_budgets_give_ten_non_increasing_peaks() -> None:
     """Each setting is planned once; a budget only says where to stop."""
-    model, inputs = Language(2), batch()
+    model, inputs = Language(1), batch()
     planned = functools.cache(lambda setting: rung_of(setting, plan_only(model, inputs, BackendOptions().at(setting))))
     chosen = []
     for share in (1.2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
@@ -151,7 +103,8 @@ def test_a_train_step_to_a_budget_measures_what_it_planned() -> None:
 @pytest.mark.plans
 def test_a_budget_that_cannot_be_met_is_one_line_and_the_lowest_peak(caplog: pytest.LogCaptureFixture) -> None:
     model, inputs = Language(2), batch()
-    step = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options={"peak_budget": "1KiB"})
+    options = {"peak_budget": "1KiB", "levers": ["chunk_loss"]}
+    step = memsched.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), options=options)
     step._pull_levers(inputs)
     (line,) = [record.message for record in caplog.records if "budget" in record.message]
     assert "missed by" in line and "\n" not in line
@@ -237,170 +190,12 @@ def test_without_a_list_of_blocks_nothing_is_tagged() -> None:
     assert checkpoint_blocks(joint_graph("L['self'].stem")) == []
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder in which one is, with `train.py` of a training step and `small.py` of a smaller one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (tmp_path / "train.py").write_text(
-        "import torch\nfrom tests.inductor.fit.test_fit import Language, batch\n"
-        "def step():\n    model = Language(2)\n    return model, batch(), torch.optim.SGD(model.parameters(), lr=0.1)\n"
-    )
-    (tmp_path / "small.py").write_text(
-        "import torch\nfrom tests.inductor.fit.test_fit import Language\n"
-        "def step(batch_size=4):\n    tokens = torch.randint(512, (batch_size, 64))\n"
-        "    return Language(1), (tokens, tokens.roll(1, 1))\n"
-    )
-    for name in ("train", "small"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield tmp_path
-    for name in ("train", "small"):
-        sys.modules.pop(name, None)
-
-
-@pytest.mark.plans
-def test_the_commands_of_the_page_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """docs/fit.md, but for the command that plans for cuda, which `test_fit_for_cuda` runs."""
-    del project
-    lines = (ROOT / "docs" / "fit.md").read_text().splitlines()
-    commands = [line.split("#")[0].strip() for line in lines if line.startswith("    memsched fit")]
-    assert len(commands) == 3
-    for command in commands:
-        if "cuda" not in command:
-            assert main(command.split()[1:]) == EXIT_DONE
-            assert "memsched.train_step(model, optimizer, options=" in capsys.readouterr().out
-    assert main(["fit", "train:step", "--peak", "1KiB", "--json"]) == EXIT_ROSE
-    told = json.loads(capsys.readouterr().out)
-    assert told["format"] == "memsched-fit/1" and not told["fits"]
-    assert told["rungs"][0]["recompute_flops"] == 0
-    assert main(["fit", "train:step", "--peak", "bananas"]) == EXIT_BAD_INPUT
-
-
-@pytest.mark.plans
-def test_what_fits_into_a_device_and_with_which_batch(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The room is of all that a step needs: what the caller holds, and the peak of the chosen rung above it."""
-    assert main(["fit", "small:step", "--vary", "batch_size=2,4", "--json"]) == EXIT_DONE
-    two, four = json.loads(capsys.readouterr().out)["fits"]
-    lowest = four["held"] + four["rungs"][-1]["peak"]
-    room = ("--device-memory", f"{lowest}B", "--reserve", "0")
-    assert main(["fit", "small:step", *room, "--batch-size", "1..64", "-o", "ladder.svg"]) == EXIT_DONE
-    out = capsys.readouterr().out
-    (largest,) = [int(line.split()[-1]) for line in out.splitlines() if line.startswith("largest batch size")]
-    assert 4 <= largest < 64 and two["held"] < four["held"]
-    assert "<svg" in (project / "ladder.svg").read_text()
-    assert main(["fit", "small:step", "--device-memory", "1KiB", "--reserve", "0"]) == EXIT_ROSE
-    assert "alone need more" in capsys.readouterr().out
-
-
-@pytest.mark.plans
-def test_ctrl_c_keeps_the_rungs_that_were_found(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    del project
-    plan, planned = fit_model._plan_model, []
-
-    def interrupted(*how: Any) -> Any:
-        planned.append(how)
-        if len(planned) > 1:
-            raise KeyboardInterrupt
-        return plan(*how)
-
-    monkeypatch.setattr(fit_model, "_plan_model", interrupted)
-    assert main(["fit", "small:step"]) == EXIT_INTERRUPTED
-    out = capsys.readouterr().out
-    assert "order and fusion" in out and "interrupted: there may be rungs further down" in out
-
-
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (("--batch-size", "1..8"), "a range needs --device-memory"),
-        (("--vary", "length=1,2", "-o", "x.svg"), "the figure is of one ladder"),
-        (("-o", "ladder.txt"), "ladder.txt: the figure is written as .png"),
-        (("-o", "nowhere/ladder.svg"), "nowhere/ladder.svg: its folder does not exist"),
-        (("--gpu", "abacus"), "abacus"),
-        (("--device", "tpu"), "device 'tpu' is unknown"),
-    ],
-)
-def test_bad_input_is_one_line(argv: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "small:step", *argv]) == EXIT_BAD_INPUT
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("memsched: ") and words in line
-
-
 def test_a_step_that_peaks_in_its_optimizer_says_so_and_is_not_called_optimal() -> None:
     """What is proved is proved of the graphs: the optimizer's own step is not ordered."""
     graphs = Rung(Setting(), 100, 120, 100, "optimal", Moment.END, 9, 0, "backward 0", "x")
     assert with_update(graphs, None) == with_update(graphs, OptimizerStep(50, 60, 40)) == graphs
     later = with_update(graphs, OptimizerStep(state=50, gradients=60, temporaries=41))
     assert (later.peak, later.bound, later.status, later.moment) == (101, 100, "bounded", Moment.UPDATE)
-
-
-@pytest.mark.fakecuda
-def test_fit_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On fake tensors, in a worker: the ladder of a language model that is not built on any device."""
-    from memsched.fitting import FitPlanner
-    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
-
-    try:
-        CudaWorker().close()
-    except CudaUnavailable as reason:
-        pytest.skip(str(reason))
-    monkeypatch.chdir(ROOT)
-    with FitPlanner("tests.inductor.fit.test_fit:language_step", "cuda", "0.6x", ["auto"]) as planner:
-        found = planner.fit()
-    assert not found.train_step and found.ladder.rungs[-1].peak < found.ladder.rungs[0].peak
-    del tmp_path
-
-
-def language_step() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """For `FitPlanner`."""
-    return Language(2, 64, 2048), batch(2048)
-
-
-@pytest.mark.fakecuda
-def test_fit_of_the_whole_step_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an optimizer the ladder is that of `train_step`, as on the CPU; without it, with the optimizer's own step.
-
-    Both peak at the logits.  The one graph counts the loss there too, a block of 512 bytes, which a backward does not:
-    for that it is the caller's.
-    """
-    from memsched.fitting import FitPlanner
-    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
-
-    try:
-        CudaWorker().close()
-    except CudaUnavailable as reason:
-        pytest.skip(str(reason))
-    monkeypatch.chdir(ROOT)
-    target, levers, found = "tests.inductor.fit.test_fit:trained_step", ["chunk_loss"], {}
-    for train_step in (None, False):
-        with FitPlanner(target, "cuda", "0.9x", levers, train_step=train_step) as planner:
-            found[train_step] = planner.fit()
-    whole, compiled = found[None], found[False]
-    assert whole.train_step and not compiled.train_step
-    assert whole.held == compiled.held
-    assert whole.ladder.rungs[-1].peak < whole.ladder.rungs[0].peak <= compiled.ladder.rungs[0].peak + 512
-    assert "memsched.train_step(model, optimizer, options={'chunk_loss'" in str(whole)
-
-
-def trained_step() -> tuple[nn.Module, tuple[Tensor, Tensor], torch.optim.Optimizer]:
-    """For `FitPlanner`."""
-    model, inputs = language_step()
-    return model, inputs, torch.optim.AdamW(model.parameters())
-
-
-@pytest.mark.plans
-def test_whether_the_step_is_whole_may_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU too; asked for without an optimizer it is an error in one line."""
-    from memsched.fitting import FitPlanner
-
-    monkeypatch.chdir(ROOT)
-    compiled = FitPlanner("tests.inductor.fit.test_fit:trained_step", "cpu", "0.99x", ["chunk_loss"], train_step=False)
-    assert not compiled.fit().train_step
-    with pytest.raises(ValueError, match="returns no optimizer for train_step"):
-        FitPlanner("tests.inductor.fit.test_fit:language_step", "cpu", "", ["auto"], train_step=True).fit()
-    del tmp_path
 
 
 @pytest.mark.plans
@@ -476,9 +271,10 @@ def test_some_of_the_blocks_are_checkpointed_where_that_is_enough() -> None:
     ]
     flops = [sum(report.flops for report in reports) for reports in plans]
     assert flops == sorted(set(flops))
-    lowest = memsched.fit(model, *one, levers=["recompute"]).ladder
+    planned = functools.cache(lambda setting: rung_of(setting, plan_only(model, one, BackendOptions().at(setting))))
+    lowest = climb_for(BackendOptions(levers=("recompute",)), planned)
     between = (lowest.rungs[0].peak + lowest.chosen.peak) // 2
-    found = memsched.fit(model, *one, levers=["recompute"], budget=between).ladder
+    found = climb_for(BackendOptions(levers=("recompute",), peak_budget=str(between)), planned)
     assert found.fits
     assert found.chosen.flops < lowest.chosen.flops
 
