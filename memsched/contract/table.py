@@ -61,6 +61,12 @@ CONTRACT: tuple[Needs, ...] = (
     Needs("torch/_dynamo/exc.py", "RestartAnalysis"),
     Needs("torch/_guards.py", "CompileContext", fields=("current_compile_id",), feature="chunks of several sizes"),
     Needs("torch/_guards.py", "CompileId", fields=("frame_compile_id",), feature="chunks of several sizes"),
+    Needs(
+        "torch/_dynamo/config.py",
+        "ignore_logging_functions",
+        feature="train_step",
+        alternatives=("ignore_logger_methods",),
+    ),
     Needs("torch/_dynamo/config.py", "assume_static_by_default", feature="chunks of several sizes"),
     Needs(
         "torch/fx/experimental/symbolic_shapes.py",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch._inductor.compile_fx as compile_fx
 from torch import fx
+from torch._dynamo import config as dynamo_config
 from torch._inductor import config, cpu_vec_isa, custom_graph_pass
 from torch._inductor.codegen import cpp
 from torch._inductor.codegen.common import DataTypePropagation
@@ -41,6 +43,7 @@ __all__ = [
     "graph_numbers_kept",
     "inner_compile_arguments",
     "lays_channels_last",
+    "log_messages_dropped",
     "passes_of",
     "tiled_loops",
     "unsupported_reason",
@@ -57,6 +60,12 @@ except ImportError:
     from torch._inductor.custom_graph_pass import CustomGraphPass as SchedulerPass
 
     ESTIMATE_IS_EXACT = False
+
+_DROPPED = next(name for name in ("ignore_logging_functions", "ignore_logger_methods") if hasattr(dynamo_config, name))
+"""Where Dynamo's config has the calls that it drops: the older name is not in every release, nor is the newer one."""
+
+_LEVELS = frozenset(("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal", "log"))
+"""What the name of a method of `Logger` begins with that writes a message; those of other libraries, too."""
 
 _TAKES_LISTS = hasattr(custom_graph_pass, "get_custom_graph_passes")
 """Whether the passes over traced graphs may be lists."""
@@ -92,6 +101,18 @@ def graph_numbers_kept() -> Iterator[None]:
         yield
     finally:
         compile_fx._graph_counter = counter
+
+
+@contextlib.contextmanager
+def log_messages_dropped() -> Iterator[None]:
+    """Within the context Dynamo traces past messages to loggers of `logging`, which are not written, as past nothing.
+
+    Otherwise each is an end of the graph: Hugging Face's GPT-2 warns in every forward, by a `warning_once` that
+    transformers has put on `Logger`.
+    """
+    messages = {method for name, method in vars(logging.Logger).items() if name.split("_")[0] in _LEVELS}
+    with dynamo_config.patch({_DROPPED: {*getattr(dynamo_config, _DROPPED), *messages}}):
+        yield
 
 
 def tiled_loops(nodes: Sequence[SchedulerNode]) -> dict[int, int]:

@@ -45,7 +45,7 @@ from torch.optim import Optimizer
 from memsched.inductor.backend import partition_patches
 from memsched.inductor.calls import Batch, WithLoss, batch_of, call_model, loss_or_all, optimizers_of
 from memsched.inductor.capture.lower import with_code_of_its_own
-from memsched.inductor.compat import unsupported_reason
+from memsched.inductor.compat import log_messages_dropped, unsupported_reason
 from memsched.inductor.failures import reason_of
 from memsched.inductor.train_step.capture import capture
 from memsched.inductor.train_step.clipping import Clip, random_state_kept
@@ -248,7 +248,7 @@ class TrainStep:
             self._share_buffers(request)
         self.request, states = request, self._states()
         try:
-            with _programs_allowed(self.options.batch_shapes) if new else contextlib.nullcontext():
+            with log_messages_dropped(), _programs_allowed(self.options.batch_shapes):
                 loss = call_model(self._forward, batch)
         except BackendCompilerFailed as error:
             if isinstance(error.inner_exception, Refusal):

@@ -7,6 +7,8 @@ takes no C++ compiler and sees the same writes.  Tests marked `compile` run the 
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,6 +256,42 @@ def test_batches_of_keyword_arguments(way: str, interpreted: list[Any]) -> None:
         torch.testing.assert_close(loss, plain_step(Losses(reference), plain, batch))
     assert_same(model, reference)
     assert len(interpreted) == 1
+
+
+LOGGER = logging.getLogger("talking")
+
+
+class Talking(nn.Module):
+    """Warns in its forward, by itself and by a method that a library has put on `Logger`, as transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        LOGGER.warning("a loss of another kind")
+        LOGGER.warning_once("and once more")  # type: ignore[attr-defined]
+        return self.linear(x).square().mean()
+
+
+def test_messages_in_a_forward_do_not_end_the_graph(
+    interpreted: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are not written: the step is compiled.  Dynamo by itself stays as it was."""
+    once = functools.lru_cache(None)(lambda logger, text: logger.warning(text))
+    monkeypatch.setattr(logging.Logger, "warning_once", once, raising=False)
+    model, reference = Talking(), Talking()
+    reference.load_state_dict(model.state_dict())
+    step = memsched.train_step(model, SGD(model.parameters(), lr=0.1), options=STRICT)
+    optimizer, x = SGD(reference.parameters(), lr=0.1), torch.randn(3, 4)
+    for _ in range(2):
+        assert torch.equal(step(x), plain_step(reference, optimizer, x))
+    assert_same(model, reference)
+    assert len(interpreted) == 1
+    told = [record.message for record in caplog.records if record.name == "talking"]
+    assert told == ["a loss of another kind", "and once more", "a loss of another kind"], "those of the reference"
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(model, backend="eager", fullgraph=True)(x)
 
 
 def test_two_optimizers_share_the_parameters(interpreted: list[Any]) -> None:
