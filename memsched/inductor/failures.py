@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 
 from torch._dynamo.exc import RestartAnalysis
@@ -11,7 +12,7 @@ from torch._dynamo.utils import counters as torch_counters
 
 from memsched.records.published import count
 
-__all__ = ["RESTARTS", "leave_to_stock", "reason_of", "stock_goes_on"]
+__all__ = ["RESTARTS", "break_of", "leave_to_stock", "reason_of", "stock_goes_on"]
 
 log = logging.getLogger("memsched")
 
@@ -40,6 +41,19 @@ def stock_goes_on(what: str, doing: str, *, strict: bool) -> Iterator[None]:
         if strict:
             raise
         leave_to_stock(what, doing, reason_of(error))
+
+
+def break_of(error: BaseException) -> str:
+    """Why Dynamo ended the graph, and at which line of the code that it traced; in one line.
+
+    A message to a logger comes with what makes Dynamo trace past it.
+    """
+    stack, text = getattr(error, "real_stack", None), str(error).strip()
+    where = f" at {stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""
+    message = re.search(r"context: method: <Logger .*>\.(\w+),", text)
+    drop = f"torch._dynamo.config.ignore_logging_functions.add(logging.Logger.{message[1]})" if message else ""
+    reason = text.splitlines()[0][:300] if text else type(error).__name__
+    return f"{reason}{where}" + (f"; {drop} traces past it" if drop else "")
 
 
 def reason_of(error: BaseException) -> str:

@@ -219,15 +219,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-WRONG = """
+WRONG = """import logging
 import torch
 from torch import nn
+
+LOGGER = logging.getLogger(__name__)
 
 class Breaking(nn.Linear):
     def forward(self, x):
         torch._dynamo.graph_break()
         return super().forward(x).sum()
 
+class Talking(nn.Linear):
+    def forward(self, x):
+        LOGGER.info("forward")
+        return super().forward(x).sum()
+
+def talks(): return Talking(3, 3), (torch.randn(2, 3),)
 def fails(): return nn.Linear(3, 3), (torch.randn(2, 4),)
 def no_loss(): return nn.Linear(3, 3).requires_grad_(False), (torch.randn(2, 3),)
 def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
@@ -254,7 +262,8 @@ def equal_layers(refused=False):
         (["wrong:missing"], "no function 'missing'"),
         (["wrong:fails"], "a and b must have same reduction dim"),
         (["wrong:no_loss"], "the model returns no loss"),
-        (["wrong:breaks"], "the model breaks the graph"),
+        (["wrong:breaks"], "wrong.py:9 in forward"),
+        (["wrong:talks"], "ignore_logging_functions.add(logging.Logger.info) traces past it"),
         (["wrong:breaks", "--batch-size", "4"], "unexpected keyword argument 'batch_size'"),
         (["wrong:breaks", "--device", "tpu"], "device 'tpu' is unknown"),
         (["wrong:breaks", "--device-memory", "24 bananas"], "'24 bananas' is not a size"),

@@ -38,7 +38,7 @@ from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
-from memsched.inductor.failures import reason_of
+from memsched.inductor.failures import break_of, reason_of
 from memsched.inductor.host import graph_name
 from memsched.inductor.options import split_options
 from memsched.inductor.questions.fake_step import FakeStep, build_step
@@ -160,7 +160,7 @@ def capture_step(
             compiled = torch.compile(model, backend=capture.backend, fullgraph=True, dynamic=False)
             results = call_model(compiled, step.batch)
     except Unsupported as error:
-        raise InputError(f"the model breaks the graph: {_first_line(error)}") from error
+        raise InputError(f"the model breaks the graph: {break_of(error)}") from error
     except Exception as error:
         raise InputError(f"the model does not compile: {type(error).__name__}: {_first_line(error)}") from error
     leaves = torch.utils._pytree.tree_leaves(results)

@@ -46,7 +46,7 @@ from memsched.inductor.backend import partition_patches
 from memsched.inductor.calls import Batch, WithLoss, batch_of, call_model, loss_or_all, optimizers_of
 from memsched.inductor.capture.lower import with_code_of_its_own
 from memsched.inductor.compat import log_messages_dropped, unsupported_reason
-from memsched.inductor.failures import reason_of
+from memsched.inductor.failures import break_of, reason_of
 from memsched.inductor.train_step.capture import capture
 from memsched.inductor.train_step.clipping import Clip, random_state_kept
 from memsched.inductor.train_step.failure import StepInterrupted
@@ -260,7 +260,7 @@ class TrainStep:
             self._leave_to_stock(error.__cause__ or error)
             return self._run_stock(request, batch)
         except TorchDynamoException as error:
-            raise Refusal(f"the model cannot be traced as one graph: {reason_of(error)}") from error
+            raise Refusal(f"the model cannot be traced as one graph: {break_of(error)}") from error
         if self._programs == 0 or not isinstance(loss, Tensor):
             raise Refusal("the loss does not depend on any parameter that requires a gradient")
         if new:
