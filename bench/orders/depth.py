@@ -17,8 +17,9 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ from memsched.files.json_file import atomic_write
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.records.report import GraphReport
 
-__all__ = ["DepthRow", "main", "plan_at_depth"]
+__all__ = ["DepthRow", "main", "markdown", "plan_at_depth"]
 
 DEEP = [name for name, entry in MODELS.items() if "layers" in {field.name for field in dataclasses.fields(entry.small)}]
 """The models that have layers to add."""
@@ -74,6 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
         atomic_write(arguments.output, text.encode() + b"\n")
     return 0
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of rows as they are written, for docs/results.md."""
+    lines = ["| model | layers | ops | stock s | planner s | of stock | peak of stock's | gap |", "|" + "---|" * 8]
+    for row in rows:
+        share, ratio = row["planner_s"] / row["stock_s"], row["peak"] / row["stock_peak"]
+        cells = [row["model"], row["layers"], row["ops"], f"{row['stock_s']:.1f}", f"{row['planner_s']:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {share:.0%} | {ratio:.2f} | {row['gap']:.1%} |")
+    return "\n".join(lines)
 
 
 def plan_at_depth(name: str, layers: int) -> DepthRow:

@@ -6,6 +6,7 @@ Their figures are never typed.  The blocks between markers are replaced by what 
                      benchmark      bench/results/cpu, by `python -m bench run --suite ac --output bench/results/cpu`
     docs/results.md  demo           DEMO_RESULTS/results.md, by `python -m bench demo`; the picture goes to docs/
                      random-models  bench/results/random_models.json, by `python -m bench random-models`
+                     depth          bench/results/depth.json, by `python -m bench depth -o bench/results/depth.json`
                      orders         bench/results/orders.json, by `python -m bench orders bench/instances --json`
 """
 
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.memory.random_models import markdown
+from bench.orders import depth
 from bench.report.tables import Group, geometric_mean, group_rows
 from bench.run.cases import read_rows
 from bench.run.step import MODES
 from memsched.files.json_file import atomic_write
 
 BENCHMARK = Path("bench/results/cpu")
+DEPTH = Path("bench/results/depth.json")
 LADDERS = (Path("bench/results/ladder_compiled.json"), Path("bench/results/ladder_step.json"))
 ORDERS = Path("bench/results/orders.json")
 RANDOM = Path("bench/results/random_models.json")
@@ -68,6 +71,7 @@ def committed_blocks() -> dict[Path, dict[str, str]]:
         },
         _RESULTS: {
             "random-models": markdown(json.loads(RANDOM.read_text())).rstrip(),
+            "depth": depth.markdown(json.loads(DEPTH.read_text())),
             "orders": _orders_block(json.loads(ORDERS.read_text())),
         },
     }

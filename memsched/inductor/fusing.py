@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FusionPlan"]
 
+_LOCAL_SHARE = 0.45
+"""Of the work of a graph, for local search before fusion."""
+_WIDE = 0.05
+"""A gap that is worth all of it."""
+
 
 class FusionPlan:
     """A planner for the nodes of `scheduler` before fusion; op i of `graph` is nodes[i].
@@ -145,8 +150,13 @@ class FusionPlan:
 
 
 def _low_order(graph: Graph, solver_options: Callable[[float, str], Options]) -> Schedule:
-    """A low order before fusion, which needs no proof: local search, unless a short exact search closes the gap."""
+    """A low order before fusion, which needs no proof: local search, unless a short exact search closes the gap.
+
+    The less there is to win, the less work: all that local search may do from a gap of `_WIDE` on.
+    """
     exact = solve(graph, solver_options(0.05, "valley"))
-    if exact.peak == exact.lower_bound:
+    gap = exact.peak / max(1, exact.lower_bound) - 1
+    if gap <= NEGLIGIBLE:
         return exact
-    return solve(graph, solver_options(0.45, "local"), start_orders=[exact.order])
+    share = _LOCAL_SHARE * min(1.0, gap / _WIDE)
+    return solve(graph, solver_options(share, "local"), start_orders=[exact.order])

@@ -8,7 +8,7 @@ nodes ──> Inductor's account of them ──> model ──> order ──> gro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from memsched.core.graph import Graph
@@ -22,7 +22,7 @@ from memsched.search.orders.inductor import priority_order
 from memsched.storage.bound import model_bound
 from memsched.storage.kernel_groups import Emission, cuts, grouped_peak
 from memsched.storage.model import AllocationModel
-from memsched.storage.order import ModelledOrder, in_other_order, order_under
+from memsched.storage.order import ModelledOrder, bounded, in_other_order, order_under
 
 if TYPE_CHECKING:
     from torch._inductor.scheduler import BaseSchedulerNode
@@ -53,6 +53,10 @@ class OrderedNodes:
         cut = cuts(graph, schedule.order, given.emitted, schedule.peak)
         emitted_peak = grouped_peak(graph, schedule.order, given.emitted, cut)
         return cls(given, found, emitted_peak, list(cut))
+
+    def bounded(self, options: Options) -> OrderedNodes:
+        """The same order, with the best bound that `options` allow to prove."""
+        return replace(self, found=bounded(self.given.model, self.found, options))
 
     @property
     def nodes(self) -> list[BaseSchedulerNode]:

@@ -174,6 +174,7 @@ class PlanningSession:
         chosen, stock_peak = fused.in_best_order(self._solver_options(0.5), given), fused.stock_peak
         if self.fusing is not None and self.fusing.refused and self._unfused is not None:
             chosen, stock_peak = self._or_as_stock(chosen, self._unfused)
+        chosen = chosen.bounded(self._solver_options(0.5))
         if overlap_passes():
             # Stock has no training step in one graph whose bytes one would allow.
             chosen = moved_within(0 if self.kind is GraphKind.STEP else stock_peak, chosen)

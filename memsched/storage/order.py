@@ -8,9 +8,9 @@ searched, and the model judges the orders:
     the graph of that order, as it shares      where a gap is left                         ──> a better one
     with one more reuse than that order        where a gap is left                         ──> a better one
     planning graph, less what may be reused    (`memsched.storage.bound`)           ──> the lower bound
-    relaxed graph                              where a gap is left                         ──> a better bound
+    relaxed graph                              where a gap is left: `bounded`              ──> a better bound
 
-The reported graph is the model's graph for the chosen order, so its peak is the order's under `memsched.core.peak`.
+The last is for the order that a caller has decided for, of two ways to fuse the same nodes.  The reported graph is the model's graph for the chosen order, so its peak is the order's under `memsched.core.peak`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from memsched.search.solver import solve
 from memsched.storage.bound import model_bound, relaxed_bound
 from memsched.storage.model import AllocationModel
 
-__all__ = ["ModelledOrder", "in_other_order", "order_under"]
+__all__ = ["ModelledOrder", "bounded", "in_other_order", "order_under"]
 
 _TRIES = 4
 """Reuses that are forced, one at a time, in search of a better order."""
@@ -49,7 +49,7 @@ def order_under(
     given: Sequence[Sequence[int]] = (),
     hopeless_above: int | None = None,
 ) -> ModelledOrder:
-    """The best order found, never above Inductor's four orders and those given, and what bounds it.
+    """The best order found, never above Inductor's four orders and those given, and what cuts say of all orders.
 
     hopeless_above: bytes; where the first search ends above, no other follows, since the caller has a better plan.
 
@@ -73,25 +73,33 @@ def order_under(
     if model.peak(order) > bound and not hopeless:
         order = _search_as_shared(model, options, order)
         order = _search_with_more_reuse(model, options, order, bound)
-    if model.peak(order) > bound and not hopeless:
-        relaxed = relaxed_bound(model, order, bound, options)
-        if relaxed is not None:
-            bound, certificate = relaxed
     graph = model.graph_for(order)
     check_order(graph, order)
+    return ModelledOrder(graph, _judged(model, schedule, order, bound, certificate), orders_peak)
+
+
+def bounded(model: AllocationModel, found: ModelledOrder, options: Options) -> ModelledOrder:
+    """`found` with the best bound that `options` allow to prove, and a certificate that can be followed where one is.
+
+    That costs about as much as the order did, so it is for the order that a caller has decided for.
+    """
+    if not model.depends_on_order:
+        return found
+    order, peak = found.schedule.order, found.schedule.peak
+    bound, certificate = found.schedule.lower_bound, found.schedule.certificate
+    if peak > bound and (relaxed := relaxed_bound(model, order, bound, options)) is not None:
+        bound, certificate = relaxed
+    certificate = _followable(found.graph, order, bound, certificate)
+    return replace(found, schedule=_judged(model, found.schedule, order, bound, certificate))
+
+
+def _judged(
+    model: AllocationModel, schedule: Schedule, order: tuple[int, ...], bound: int, certificate: Certificate | None
+) -> Schedule:
+    """`schedule` with another order, and what is proved of all orders."""
     peak = model.peak(order)
-    return ModelledOrder(
-        graph,
-        replace(
-            schedule,
-            order=order,
-            peak=peak,
-            lower_bound=bound,
-            status=status_of(peak, bound),
-            certificate=_followable(graph, order, bound, certificate),
-        ),
-        orders_peak,
-    )
+    status = status_of(peak, bound)
+    return replace(schedule, order=order, peak=peak, lower_bound=bound, status=status, certificate=certificate)
 
 
 def in_other_order(model: AllocationModel, found: ModelledOrder, order: tuple[int, ...]) -> ModelledOrder:
@@ -102,11 +110,9 @@ def in_other_order(model: AllocationModel, found: ModelledOrder, order: tuple[in
     """
     graph = model.graph_for(order)
     check_order(graph, order)
-    peak, bound = model.peak(order), found.schedule.lower_bound
+    bound = found.schedule.lower_bound
     certificate = _followable(graph, order, bound, found.schedule.certificate)
-    status = status_of(peak, bound)
-    schedule = replace(found.schedule, order=order, peak=peak, status=status, certificate=certificate)
-    return ModelledOrder(graph, schedule, found.orders_peak)
+    return ModelledOrder(graph, _judged(model, found.schedule, order, bound, certificate), found.orders_peak)
 
 
 def _search_as_shared(model: AllocationModel, options: Options, order: tuple[int, ...]) -> tuple[int, ...]:
