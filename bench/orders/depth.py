@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for layers in arguments.layers:
             rows.append(plan_at_depth(name, layers))
             print(rows[-1], flush=True)
-    if arguments.output:
-        text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
-        atomic_write(arguments.output, text.encode() + b"\n")
+            if arguments.output:  # at once: what was measured is kept when the rest is not
+                text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
+                atomic_write(arguments.output, text.encode() + b"\n")
     return 0
 
 

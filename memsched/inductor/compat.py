@@ -105,7 +105,7 @@ def graph_numbers_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_messages_dropped() -> Iterator[None]:
-    """Within the context Dynamo traces past messages to loggers of `logging`, which are not written, as past nothing.
+    """Within the context Dynamo traces past messages to the loggers of `logging`; they are not written.
 
     Otherwise each is an end of the graph: Hugging Face's GPT-2 warns in every forward, by a `warning_once` that
     transformers has put on `Logger`.
