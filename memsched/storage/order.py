@@ -10,7 +10,8 @@ searched, and the model judges the orders:
     planning graph, less what may be reused    (`memsched.storage.bound`)           ──> the lower bound
     relaxed graph                              where a gap is left: `bounded`              ──> a better bound
 
-The last is for the order that a caller has decided for, of two ways to fuse the same nodes.  The reported graph is the model's graph for the chosen order, so its peak is the order's under `memsched.core.peak`.
+The last is for the order that a caller has decided for, of two ways to fuse the same nodes.  The reported graph is the
+model's graph for the chosen order, so its peak is the order's under `memsched.core.peak`.
 """
 
 from __future__ import annotations
