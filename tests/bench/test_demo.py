@@ -106,7 +106,7 @@ def test_the_readme_takes_its_tables_between_markers(
     assert readme.main(["missing"]) == 2
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"a {markers('ladder', 'benchmark')}")
-    (tmp_path / "docs" / "results.md").write_text(markers("demo", "random-models"))
+    (tmp_path / "docs" / "results.md").write_text(markers("demo", "random-models", "depth"))
     results = tmp_path / "results"
     results.mkdir()
     (results / "results.md").write_text("| table |\n")
@@ -129,6 +129,17 @@ def test_the_readme_takes_its_tables_between_markers(
     for way, peak in (("stock", 1000), ("memsched", 500)):
         one |= {way: peak, f"{way}_planned": peak, f"{way}_kernels": 3}
     readme.RANDOM.write_text(json.dumps([one]))
+    deep = {
+        "model": "gpt",
+        "layers": 4,
+        "ops": 9,
+        "stock_s": 2.0,
+        "planner_s": 0.5,
+        "peak": 3,
+        "stock_peak": 4,
+        "gap": 0,
+    }
+    readme.DEPTH.write_text(json.dumps([deep]))
     assert readme.main(["results"]) == 2
     assert "docs/results.md: the markers of 'orders' are missing" in capsys.readouterr().err
     assert " old " in (tmp_path / "README.md").read_text(), "neither page is written where one cannot be"
@@ -144,6 +155,7 @@ def test_the_readme_takes_its_tables_between_markers(
     assert " old " not in text + results_page
     assert "| table |" in results_page and "only a rerun can confirm | 1 |" in results_page
     assert "| views | 0.500 |" in results_page
+    assert "| gpt | 4 | 9 | 2.0 | 0.5 | 25% | 0.75 | 0.0% |" in results_page
     assert readme.main([]) == 0
     assert (tmp_path / "docs" / "results.md").read_text() == results_page, "without a demo's folder its block stays"
 
