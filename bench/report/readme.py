@@ -6,7 +6,7 @@ Their figures are never typed.  The blocks between markers are replaced by what 
                      benchmark      bench/results/cpu, by `python -m bench run --suite ac --output bench/results/cpu`
     docs/results.md  demo           DEMO_RESULTS/results.md, by `python -m bench demo`; the picture goes to docs/
                      random-models  bench/results/random_models.json, by `python -m bench random-models`
-                     depth          bench/results/depth.json, by `python -m bench depth -o bench/results/depth.json`
+                     depth          bench/results/depth.json, by `python -m bench depth`, as the page has it
                      orders         bench/results/orders.json, by `python -m bench orders bench/instances --json`
 """
 

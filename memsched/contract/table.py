@@ -123,7 +123,6 @@ CONTRACT: tuple[Needs, ...] = (
         "Scheduler",
         fields=(
             *("name_to_buf", "name_to_fused_node", "name_to_donated_buffer", "get_fused_node", "get_backend"),
-            "can_fuse",
             *("can_buffer_be_removed_through_fusion", "current_node", "nodes"),
         ),
     ),
@@ -140,6 +139,7 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_SCHEDULER, "NodeUser", fields=("node", "can_inplace", "is_weak")),
     Needs(_SCHEDULER, "NopKernelSchedulerNode"),
     Needs(_SCHEDULER, "fusion_log", feature="fusion"),
+    Needs(_SCHEDULER, "Scheduler.can_fuse", ("node1", "node2"), feature="fusion"),
     Needs(_SCHEDULER, "FusedSchedulerNode"),
     Needs(_SCHEDULER, "ForeachKernelSchedulerNode"),
     Needs(_SCHEDULER, "BaseSchedulerNode.decide_inplace_update"),

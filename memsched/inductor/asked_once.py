@@ -57,18 +57,18 @@ class AskedOnce:
             setattr(scheduler, _ATTRIBUTE, memory)
             scheduler.can_fuse = memory.can_fuse
 
-    def can_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, *args: bool, **named: bool) -> bool:
+    def can_fuse(self, node1: BaseSchedulerNode, node2: BaseSchedulerNode, *args: bool, **named: bool) -> bool:
         """`Scheduler.can_fuse`."""
-        question = first, second, args, *named.items()
-        state = first.read_writes, second.read_writes
+        question = node1, node2, args, *named.items()
+        state = node1.read_writes, node2.read_writes
         known = self._refused.get(question)
         if known is not None and known[0] is state[0] and known[1] is state[1]:
             self.saved += 1
             return False
-        answer = self._ask(first, second, *args, **named)
+        answer = self._ask(node1, node2, *args, **named)
         # One that asks about parts of a group before it answers says itself what was refused for good.
         for_good, self.for_good = self.for_good, False
-        if for_good and not answer and type(first) in _PLAIN and type(second) in _PLAIN:
+        if for_good and not answer and type(node1) in _PLAIN and type(node2) in _PLAIN:
             self._refused[question] = state
         return answer
 
@@ -77,17 +77,19 @@ class StockChoices(InductorChoices):  # type: ignore[misc]
     """Inductor's heuristics as they are."""
 
     @staticmethod
-    def can_fuse(scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int) -> bool:
+    def can_fuse(
+        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared_data_score: int
+    ) -> bool:
         """What holds for every two nodes."""
-        stock = InductorChoices.can_fuse(scheduler, node1, node2, shared)
+        stock = InductorChoices.can_fuse(scheduler, node1, node2, shared_data_score)
         return _noted(scheduler, stock)
 
     @staticmethod
     def can_fuse_horizontal(
-        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int
+        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared_data_score: int
     ) -> bool:
         """Two nodes that do not depend on each other in one kernel."""
-        stock = InductorChoices.can_fuse_horizontal(scheduler, node1, node2, shared)
+        stock = InductorChoices.can_fuse_horizontal(scheduler, node1, node2, shared_data_score)
         return _noted(scheduler, stock)
 
 

@@ -33,19 +33,19 @@ class PlannedChoices(StockChoices):
 
     @staticmethod
     def can_fuse_vertical(
-        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int
+        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared_data_score: int
     ) -> bool:
         """Producer and consumer in one kernel."""
-        stock = InductorChoices.can_fuse_vertical(scheduler, node1, node2, shared)
-        return stock and _plan_has_room(scheduler, node1, node2, shared)
+        stock = InductorChoices.can_fuse_vertical(scheduler, node1, node2, shared_data_score)
+        return stock and _plan_has_room(scheduler, node1, node2, shared_data_score)
 
     @staticmethod
     def can_fuse_horizontal(
-        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int
+        scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared_data_score: int
     ) -> bool:
         """Two nodes that do not depend on each other in one kernel."""
-        stock = StockChoices.can_fuse_horizontal(scheduler, node1, node2, shared)
-        return stock and _plan_has_room(scheduler, node1, node2, shared)
+        stock = StockChoices.can_fuse_horizontal(scheduler, node1, node2, shared_data_score)
+        return stock and _plan_has_room(scheduler, node1, node2, shared_data_score)
 
 
 def _plan_has_room(scheduler: Scheduler, node1: BaseSchedulerNode, node2: BaseSchedulerNode, shared: int) -> bool:

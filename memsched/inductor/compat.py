@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ESTIMATE_IS_EXACT",
+    "LOG_CALLS_DROPPED",
     "SUPPORTED",
     "MemoryOfThread",
     "SchedulerPass",
@@ -61,7 +62,9 @@ except ImportError:
 
     ESTIMATE_IS_EXACT = False
 
-_DROPPED = next(name for name in ("ignore_logging_functions", "ignore_logger_methods") if hasattr(dynamo_config, name))
+LOG_CALLS_DROPPED = next(
+    name for name in ("ignore_logging_functions", "ignore_logger_methods") if hasattr(dynamo_config, name)
+)
 """Where Dynamo's config has the calls that it drops: the older name is not in every release, nor is the newer one."""
 
 _LEVELS = frozenset(("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal", "log"))
@@ -111,7 +114,7 @@ def log_messages_dropped() -> Iterator[None]:
     transformers has put on `Logger`.
     """
     messages = {method for name, method in vars(logging.Logger).items() if name.split("_")[0] in _LEVELS}
-    with dynamo_config.patch({_DROPPED: {*getattr(dynamo_config, _DROPPED), *messages}}):
+    with dynamo_config.patch({LOG_CALLS_DROPPED: {*getattr(dynamo_config, LOG_CALLS_DROPPED), *messages}}):
         yield
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from torch._dynamo.exc import RestartAnalysis
 from torch._dynamo.utils import counters as torch_counters
 
+from memsched.inductor.compat import LOG_CALLS_DROPPED
 from memsched.records.published import count
 
 __all__ = ["RESTARTS", "break_of", "leave_to_stock", "reason_of", "stock_goes_on"]
@@ -48,15 +49,20 @@ def break_of(error: BaseException) -> str:
 
     A message to a logger comes with what makes Dynamo trace past it.
     """
-    stack, text = getattr(error, "real_stack", None), str(error).strip()
+    stack = getattr(error, "real_stack", None)
     where = f" at {stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""
-    message = re.search(r"context: method: <Logger .*>\.(\w+),", text)
-    drop = f"torch._dynamo.config.ignore_logging_functions.add(logging.Logger.{message[1]})" if message else ""
-    reason = text.splitlines()[0][:300] if text else type(error).__name__
-    return f"{reason}{where}" + (f"; {drop} traces past it" if drop else "")
+    message = re.search(r"context: method: <Logger .*>\.(\w+),", str(error))
+    setting = f"torch._dynamo.config.{LOG_CALLS_DROPPED}.add(logging.Logger.{message[1]})" if message else ""
+    return (_first_line(error)[:300] or type(error).__name__) + where + (setting and f"; {setting} traces past it")
 
 
 def reason_of(error: BaseException) -> str:
     """The error in one line: its type and the first line of its message, if it has one; at most 300 characters."""
-    message = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {message[0]}"[:300] if message else type(error).__name__
+    line = _first_line(error)
+    return f"{type(error).__name__}: {line}"[:300] if line else type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    """Of its message; nothing where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""

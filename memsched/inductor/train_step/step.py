@@ -248,7 +248,9 @@ class TrainStep:
             self._share_buffers(request)
         self.request, states = request, self._states()
         try:
-            with log_messages_dropped(), _programs_allowed(self.options.batch_shapes):
+            # A known batch may be traced anew, in another mode of the model; only a new one is counted.
+            counted = _programs_allowed(self.options.batch_shapes) if new else contextlib.nullcontext()
+            with log_messages_dropped(), counted:
                 loss = call_model(self._forward, batch)
         except BackendCompilerFailed as error:
             if isinstance(error.inner_exception, Refusal):

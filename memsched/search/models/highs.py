@@ -15,6 +15,7 @@ __all__ = ["solve_highs"]
 def solve_highs(
     pulp: Any, model: Formulation, limits: ModelLimits, report: Callable[[ModelAnswer], None]
 ) -> ModelAnswer:
+    """The best order and bound within `limits`; `report` gets each new bound.  Raises ModelError without HiGHS."""
     try:
         import highspy
     except ImportError as error:
@@ -25,7 +26,7 @@ def solve_highs(
         timeLimit=limits.seconds,
         gapRel=0.0,
         gapAbs=0.5,
-        presolve="off",  # HiGHS 1.15.1 presolves a feasible model of ours to one without its optimum: test_ilp.py
+        presolve="off",  # HiGHS 1.15.1 presolves a feasible model of ours to one without its optimum: test_models.py
         random_seed=limits.seed,
         mip_feasibility_tolerance=TOLERANCE,
         primal_feasibility_tolerance=TOLERANCE,
