@@ -25,6 +25,7 @@ __all__ = [
     "PROBED_NODES",
     "PROBED_STEPS",
     "REPLAYED_STEPS",
+    "SCANNED_STEPS",
     "TABLED_OPS",
     "WINDOW_STATES",
 ]
@@ -40,6 +41,9 @@ TABLED_OPS = 2
 
 REPLAYED_STEPS = 20
 """Steps of an order that local search replays."""
+
+SCANNED_STEPS = 500
+"""Steps of which local search looks for the largest."""
 
 WINDOW_STATES = 4
 """States of an exact window of local search."""

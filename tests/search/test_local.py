@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from memsched.files.graph_file import read_graph
 from memsched.search.budget import UNITS_PER_SECOND, Budget
 from memsched.search.cuts.bounds import cut_bound
 from memsched.search.cuts.cuts import CutSolver, reroute
+from memsched.search.local.nested import NestedCuts
 from memsched.search.local.search import improve
 from memsched.search.local.timeline import Timeline
 from memsched.search.local.window import WindowCutter, reorder_window
@@ -146,6 +147,53 @@ def test_rerouting_raises_only_steps_of_ops_that_change_sides() -> None:
             if (timeline.position[other] < timeline.position[op]) == bool(cut.done[other]):
                 before = timeline.step_peaks[timeline.position[other]]
                 assert rerouted.step_peaks[rerouted.position[other]] <= before
+
+
+def staircase(layers: int) -> tuple[Graph, list[int]]:
+    """x0 ──> x1 ──> ...; in each layer x feeds g (10 bytes), and s adds that to the sum of the layers so far.
+
+    The order is the worst one, all of x, then all of g, then the sums: the gradients of all layers live together.
+    """
+    buffers = []
+    for layer in range(layers):
+        x, g, s = (3 * layer + part for part in range(3))
+        last = layer + 1 == layers
+        buffers.append(Buffer(f"x{layer}", 1, x, (g,) if last else (g, x + 3)))
+        buffers.append(Buffer(f"g{layer}", 10, g, (s,)))
+        buffers.append(Buffer(f"s{layer}", 10, s, () if last else (s + 3,), last))
+    graph = Graph("staircase", tuple(Op(f"op{op}") for op in range(3 * layers)), tuple(buffers))
+    return graph, [op for part in range(3) for op in range(part, 3 * layers, 3)]
+
+
+def nested(graph: Graph, order: Sequence[int], floor: int) -> tuple[list[int], int]:
+    """The order after nested cuts, and the units that they spent."""
+    timeline, budget = Timeline(graph, order), Budget(1 << 40)
+    NestedCuts(timeline, WindowCutter(timeline), floor, budget).lower()
+    return timeline.order, (1 << 40) - budget.units
+
+
+def test_nested_cuts_bring_a_staircase_near_its_floor_with_work_that_grows_little_faster_than_the_graph() -> None:
+    """A cut of the whole for each layer would be four times the work at twice the layers."""
+    spent = {}
+    for layers in (200, 400):
+        graph, order = staircase(layers)
+        floor, _ = cut_bound(graph)
+        assert peak_bytes(graph, order) > 10 * layers > 20 * floor
+        found, spent[layers] = nested(graph, order, floor)
+        assert peak_bytes(graph, found) < 1.5 * floor
+    assert spent[400] < 2.5 * spent[200]
+
+
+def test_nested_cuts_never_raise_a_peak_and_leave_a_timeline_that_agrees_with_a_replay() -> None:
+    rng = random.Random(41)
+    lowered = 0
+    for graph in random_graphs(300, seed=41, largest=24):
+        order = random_order(graph, rng)
+        found, _ = nested(graph, order, cut_bound(graph)[0])
+        check_order(graph, found)
+        assert peak_bytes(graph, found) <= peak_bytes(graph, order)
+        lowered += peak_bytes(graph, found) < peak_bytes(graph, order)
+    assert lowered > 100
 
 
 def test_improve_is_never_worse_and_finds_most_optima_of_small_graphs() -> None:

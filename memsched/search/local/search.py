@@ -1,13 +1,14 @@
 """Local search: an order is improved until it meets a bound or its budget of work ends.  It is never made worse.
 
-1. Cut descent.  Take the op of the largest step and reroute the order through the least down-set with which that op can
+1. Nested cuts (`memsched.search.local.nested`) bring a high order down in a few passes.
+2. Cut descent.  Take the op of the largest step and reroute the order through the least down-set with which that op can
    run (`memsched.search.cuts.cuts`): its step falls to what no order undercuts, and, live bytes being submodular, most
    of the steps around it do not rise.  Repeat with the next op, each op once, until nothing has improved for a while. A
    dozen cuts take the stock order of a large backward graph to within a few percent of the best known.
-2. Windows.  Around a random one of the largest steps take a window of consecutive positions and either cut it at that
+3. Windows.  Around a random one of the largest steps take a window of consecutive positions and either cut it at that
    step or solve it exactly (`memsched.search.local.window`).  Accept what raises neither the peak nor the bytes above a
    random threshold below it, so that plateaus are crossed.
-3. Restarts.  When windows no longer help, start again from a random order, or from a shaken copy of the best.
+4. Restarts.  When windows no longer help, start again from a random order, or from a shaken copy of the best.
 
             │ █                     cut at the highest step                 window around the highest step
     bytes   │ █ █       █    ──>    everything that need not be    ──>      the ops of a few positions
@@ -30,6 +31,7 @@ from memsched.core.peak import peak_bytes
 from memsched.search import prices
 from memsched.search.budget import Budget
 from memsched.search.cuts.cuts import CutSolver, reroute
+from memsched.search.local.nested import NestedCuts
 from memsched.search.local.timeline import Replay, Timeline
 from memsched.search.local.window import WindowCutter, reorder_window
 from memsched.search.orders.inductor import priority_order, stock_orders
@@ -42,6 +44,8 @@ _CUTS_WITHOUT_GAIN = 8
 """Cuts in a row that lower no peak, after which a descent ends."""
 _WINDOWS_WITHOUT_GAIN = 60
 """Windows in a row that lower nothing, after which the search starts again from another order."""
+_LOW_STARTS = 2
+"""Of the start orders, the lowest, which are tried before windows and with and without nested cuts."""
 _NUM_HOT = 128
 """How many of the largest steps are candidates for the middle of a window."""
 _MAX_CACHED_BYTES = 1 << 26
@@ -56,9 +60,16 @@ def improve(graph: Graph, order: Sequence[int], *, floor: int = 0, budget: Budge
     """
     search = _LocalSearch(graph, order, floor, budget, seed)
     budget.spend(len(graph) // prices.TABLED_OPS)
-    starts = dict.fromkeys((tuple(order), *stock_orders(graph).values()))
-    for start in starts:
+    starts = sorted(
+        dict.fromkeys((tuple(order), *stock_orders(graph).values())), key=lambda start: peak_bytes(graph, start)
+    )
+    for start in starts[:_LOW_STARTS]:
+        search.descend(search.nested(start))
         search.descend(start)
+    search.load_best()
+    search.windows()
+    for start in starts[_LOW_STARTS:]:
+        search.descend(search.nested(start))
     search.load_best()
     search.windows()
     while search.going_on():
@@ -103,7 +114,16 @@ class _LocalSearch:
         self.descend(priority_order(self.graph, priority), stay=draw.random() < 0.5)
         self.windows()
 
-    # ------------------------------------------------------------------ cut descent
+    # ------------------------------------------------------------------ cuts
+
+    def nested(self, order: Sequence[int]) -> Sequence[int]:
+        """`order` cut in nested windows (`memsched.search.local.nested`), which never raises its peak."""
+        self._timeline.load(order)
+        self.budget.spend(1 + len(self.graph) // prices.REPLAYED_STEPS)
+        NestedCuts(self._timeline, self._cutter, self.floor, self.budget).lower()
+        self._hot = None
+        self._keep_if_better()
+        return tuple(self._timeline.order)
 
     def descend(self, order: Sequence[int], stay: bool = False) -> None:
         """Reroute `order` through the cut of its largest step, again and again, each op once; stay at the best.
@@ -157,14 +177,8 @@ class _LocalSearch:
         candidates = [reroute(order[start:stop], done)]
         if not stay:
             candidates.append(reroute(order[start:stop], done, op))
-        self._replace_by_better(start, stop, candidates)
+        timeline.replace_by_better(start, stop, candidates)
         self.budget.spend(1 + (len(order) + 2 * len(candidates) * (stop - start)) // prices.REPLAYED_STEPS // 2)
-
-    def _replace_by_better(self, start: int, stop: int, candidates: Sequence[list[int]]) -> None:
-        """Replace the window by the candidate of least largest step, the first one on ties."""
-        replays = [self._timeline.replay(start, stop, ops) for ops in candidates]
-        best = min(range(len(candidates)), key=lambda index: max(replays[index][0]))
-        self._timeline.replace(start, stop, candidates[best], replays[best])
 
     # ------------------------------------------------------------------ windows
 
@@ -220,7 +234,7 @@ class _LocalSearch:
         if self._hot is None:
             pairs = [(-step, at) for at, step in enumerate(self._timeline.step_peaks)]
             self._hot = heapq.nsmallest(_NUM_HOT, pairs)
-            self.budget.spend(1 + len(pairs) // 500)
+            self.budget.spend(1 + len(pairs) // prices.SCANNED_STEPS)
         return self._hot
 
     def _keep_if_better(self) -> None:

@@ -85,6 +85,12 @@ class Timeline:
         levels.reverse()
         return step_peaks, levels
 
+    def replace_by_better(self, start: int, stop: int, candidates: Sequence[Sequence[int]]) -> None:
+        """Replace the window by the candidate of least largest step, the first one on ties."""
+        replays = [self.replay(start, stop, ops) for ops in candidates]
+        best = min(range(len(candidates)), key=lambda index: max(replays[index][0]))
+        self.replace(start, stop, candidates[best], replays[best])
+
     def replace(self, start: int, stop: int, ops: Sequence[int], replay: Replay) -> None:
         """Make positions [start, stop) run `ops`, whose replay is given."""
         self.order[start:stop] = ops

@@ -23,12 +23,13 @@ __all__ = ["WindowCutter", "reorder_window"]
 
 
 class WindowCutter:
-    """Minimum cuts inside windows of one timeline."""
+    """Minimum cuts inside windows of one timeline.  `work` is what the last one looked at: ops and arcs."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         # outside the window every op counts as run: no walk leaves the window
         self._state = bytearray([BEFORE]) * len(timeline.order)
+        self.work = 0
 
     def cut_window(self, start: int, stop: int, at: int) -> tuple[list[int], list[int]]:
         """The ops of [start, stop) rerouted through the least down-set with which the op at position `at` can start.
@@ -41,8 +42,10 @@ class WindowCutter:
             state[op] = FREE
         self._mark(timeline.order[at])
         choices = self._choices(ops, stop)
+        self.work = len(ops)
         if choices:
             network = CutNetwork(timeline.graph.predecessors, timeline.net, state, choices)
+            self.work += len(network.arcs)
             for op in network.ops_of(network.maximum_flow().source_side):
                 state[op] = BEFORE
         for op in ops:
