@@ -45,7 +45,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "--levers",
         default="auto",
         metavar="NAMES",
-        help="of chunk_loss,recompute,chunk_tokens (default: auto, the first two)",
+        help="of chunk_loss,recompute,chunk_tokens,offload (default: auto, the first two)",
     )
     declare_train_step(parser, " (default: where it does)")
     parser.add_argument("-o", "--output", metavar="FIGURE", help="draw the ladder to this .png, .svg or .pdf")

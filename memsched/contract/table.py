@@ -43,6 +43,14 @@ _CPP = f"{_INDUCTOR}/codegen/cpp.py"
 _CONFIG = f"{_INDUCTOR}/config.py"
 
 CONTRACT: tuple[Needs, ...] = (
+    # what waits on the host
+    Needs(
+        "torch/_functorch/_activation_offloading/activation_offloading.py",
+        "enable_activation_offloading",
+        ("fwd_module", "bwd_module", "num_fwd_outputs", "static_lifetime_input_nodes"),
+        feature="offload",
+    ),
+    Needs("torch/_functorch/config.py", "activation_offload_separate_stream", feature="offload"),
     # how a graph is compiled
     Needs(_FX, "compile_fx", ("model_", "example_inputs_", "inner_compile", "config_patches")),
     Needs(_FX, "compile_fx_inner", ("gm", "example_inputs")),

@@ -21,6 +21,7 @@ from memsched.inductor.flops import flops_of
 from memsched.inductor.host import graph_kind, graph_name, num_kernels, stock_reorder
 from memsched.inductor.origins import origins_of
 from memsched.inductor.publish import Sink
+from memsched.inductor.rewrites.offload import moved_bytes_of
 from memsched.inductor.storages.build import model_of
 from memsched.inductor.storages.emissions import emissions
 from memsched.records.published import add_report
@@ -69,6 +70,7 @@ class ObservingPass(SchedulerPass):  # type: ignore[misc]
                 kernels=num_kernels(nodes),
                 stock_kernels=num_kernels(nodes),
                 flops=flops_of(V.graph.module),
+                moved=moved_bytes_of(V.graph.module),
                 origins=origins_of(graph),
             )
         )

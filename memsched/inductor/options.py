@@ -47,8 +47,10 @@ class BackendOptions:
     saved_share: of what the partitioner would save for the backward, the share that it may save; 1 for all.
     chunk_tokens: parts of the tokens for which the wide inside of each block (an MLP's) is computed, forward and
         backward, so that it is never whole; 0 for all tokens at once.
-    levers: which of "chunk_loss", "recompute" and "chunk_tokens" may be pulled to meet `peak_budget`; "auto" for the
-        first two, "" for none.  With a `peak_budget` and fusion="plan" it is "auto".
+    offload: of the bytes that a forward saves on a GPU, the share that waits in the memory of the host until the
+        backward needs it; 0 for none.
+    levers: which of "chunk_loss", "recompute", "chunk_tokens" and "offload" may be pulled to meet `peak_budget`; "auto"
+        for the first two, "" for none.  With a `peak_budget` and fusion="plan" it is "auto".
     keep_checkpoints: save the tensors between activation checkpoints, as eager does, where stock's partitioner would
         recompute all blocks at once (`memsched/inductor/rewrites/keep_checkpoints.py`).
     measure_scratch: on CPU, call each library operator once to see what it allocates; without, a table is asked, and
@@ -68,6 +70,7 @@ class BackendOptions:
     checkpoint_share: float = 1.0
     saved_share: float = 1.0
     chunk_tokens: int = 0
+    offload: float = 0.0
     levers: str | Sequence[str] = ""
     keep_checkpoints: bool = True
     measure_scratch: bool = True
@@ -100,7 +103,7 @@ class BackendOptions:
             many = getattr(self, name)
             if isinstance(many, bool) or not isinstance(many, int) or many < 0:
                 raise ValueError(f"memsched: option {name} is {many!r}, not a number of {what}")
-        for name in ("checkpoint_share", "saved_share"):
+        for name in ("checkpoint_share", "saved_share", "offload"):
             share = getattr(self, name)
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
                 raise ValueError(f"memsched: option {name} is {share!r}, not a share between 0 and 1")
@@ -131,12 +134,12 @@ class BackendOptions:
         """How far the levers are pulled as it is."""
         chunks = 0 if isinstance(self.chunk_loss, str) else self.chunk_loss
         shares = float(self.checkpoint_share), float(self.saved_share)
-        return Setting(chunks, self.checkpoint_blocks, *shares, self.chunk_tokens)
+        return Setting(chunks, self.checkpoint_blocks, *shares, self.chunk_tokens, float(self.offload))
 
     def at(self, setting: Setting) -> BackendOptions:
         """These options with the levers at `setting`, and nothing left to choose."""
         budget: Any = self.peak_budget if self.fusion == "budget" else ""
-        shares: dict[str, Any] = {"checkpoint_share": 1.0, "saved_share": 1.0}
+        shares: dict[str, Any] = {"checkpoint_share": 1.0, "saved_share": 1.0, "offload": 0.0}
         at_rest = {"chunk_loss": 0, "checkpoint_blocks": 0, "chunk_tokens": 0, **shares}
         return replace(self, levers="", peak_budget=budget, **(at_rest | setting.to_options()))
 

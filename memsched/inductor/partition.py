@@ -24,7 +24,9 @@ from memsched.inductor.estimate import estimated_peak
 from memsched.inductor.failures import stock_goes_on
 from memsched.inductor.options import BackendOptions
 from memsched.inductor.plan_key import plan_key
+from memsched.inductor.rewrites.idle import warn_of_idle_offload
 from memsched.inductor.rewrites.keep_saved_layout import note_layout_readers
+from memsched.inductor.rewrites.offload import offload_saved
 from memsched.inductor.rewrites.parameters import note_parameters
 from memsched.inductor.rewrites.rules import SAVE_RANDOM, Rule, apply_rule, forget_rule, rule_of
 
@@ -64,6 +66,9 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
                 halves = others
         with stock_goes_on("the layout of what is saved", "noting readers", strict=self.options.strict):
             note_layout_readers(*(half.graph for half in halves))
+        if share := self.options.setting.offload_share:
+            with stock_goes_on("what waits on the host", "offloading", strict=self.options.strict):
+                warn_of_idle_offload(offload_saved(*halves, more["num_fwd_outputs"], share))
         return halves
 
     def _tag(self, gm: fx.GraphModule, parameters: Sequence[int]) -> fx.GraphModule | None:

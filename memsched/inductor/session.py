@@ -39,6 +39,7 @@ from memsched.inductor.ordered import NodesToOrder, OrderedNodes
 from memsched.inductor.origins import origins_of
 from memsched.inductor.overlap import moved_within, overlap_passes
 from memsched.inductor.publish import Sink
+from memsched.inductor.rewrites.offload import moved_bytes_of
 from memsched.inductor.rewrites.rules import rewrites_of
 from memsched.inductor.storages.emissions import cut_groups
 from memsched.records.report import GraphKind, GraphReport
@@ -252,6 +253,7 @@ class PlanningSession:
             refusals=refusals,
             fusions=fusing.fusions() if fusing else (),
             flops=flops_of(V.graph.module),
+            moved=moved_bytes_of(V.graph.module),
             series_parallel=series_parallel_answer(graph),
             ranged=ranged,
             rewrites=rewrites_of(V.graph.module.graph),

@@ -6,9 +6,10 @@
     2      loss in 4 chunks, a checkpoint per block     loss        8.5     0.8 GFLOP
 
 From a rung the changes are tried that one lever can make, or the loss in chunks and another together.  Of those that
-lower the peak the cheapest is taken: the least recomputed work for each byte.  Where the loss binds its lever is tried
-first, and if it helps no other is.  Where a budget lies between two rungs, what recomputes less than the lower one is
-tried besides: checkpoints in a quarter of the blocks, a half, three quarters; and the shares of the knapsack.
+lower the peak the cheapest is taken: the least work for each byte, recomputed or in the place of what is moved.  Where
+the loss binds its lever is tried first, and if it helps no other is.  Where a budget lies between two rungs, what costs
+less than the lower one is tried besides: checkpoints in a quarter of the blocks, a half, three quarters; the shares of
+the knapsack; other shares of what waits on the host.
 
 Claims.  Peaks strictly fall along the ladder, and where it goes next does not depend on the budget, which only says
 where to stop: so a smaller budget never gets a higher peak.  Every plan is made once, their number is bounded by
@@ -23,7 +24,11 @@ from dataclasses import dataclass, replace
 from memsched.levers.moments import Moment
 from memsched.levers.setting import Lever, Setting, between, changes_of
 
-__all__ = ["Ladder", "Rung", "climb"]
+__all__ = ["FLOPS_PER_MOVED_BYTE", "Ladder", "Rung", "climb"]
+
+FLOPS_PER_MOVED_BYTE = 8_000
+"""For choosing between recomputing and moving: 400 TFLOP/s of an H100 in practice, over 50 GB/s of PCIe 5.0 one way;
+an A100 has 150 over 25.  As if nothing else ran while the link is busy."""
 
 _LEAST_GAIN = 0.005
 """The share of a peak that a rung must at least save: below, the next rung is not worth its kernels."""
@@ -37,6 +42,7 @@ class Rung:
 
     stock_peak: what stock's own kernels and order need for the same traced graphs.
     graph: the name of that graph; blame: the largest tensor that is alive at its peak, for people.
+    moved: bytes that the step copies between the GPU and the host.
     """
 
     setting: Setting
@@ -49,6 +55,12 @@ class Rung:
     flops: int
     graph: str = ""
     blame: str = ""
+    moved: int = 0
+
+    @property
+    def work(self) -> int:
+        """FLOPs, with what a GPU computes while its link to the host moves what is moved."""
+        return self.flops + FLOPS_PER_MOVED_BYTE * self.moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +188,9 @@ def _down_to(limit: int, above: Rung, below: Rung, planner: _Planner) -> list[Ru
     All of them are planned, whatever the limit: what is chosen for less memory is never higher.
     """
     planned = [planner.rung(setting) for setting in between(above.setting, below.setting)]
-    cheaper = [rung for rung in planned if rung is not None and rung.flops < below.flops and rung.peak > below.peak]
+    cheaper = [rung for rung in planned if rung is not None and rung.work < below.work and rung.peak > below.peak]
     found: list[Rung] = []
-    for rung in sorted(cheaper, key=lambda rung: (rung.flops, rung.peak)):
+    for rung in sorted(cheaper, key=lambda rung: (rung.work, rung.peak)):
         if rung.peak < (found[-1] if found else above).peak:
             found.append(rung)
             if rung.peak <= limit:
@@ -199,4 +211,4 @@ def _together(setting: Setting, levers: Sequence[Lever]) -> Iterator[Setting]:
 
 def _price(rung: Rung, here: Rung) -> tuple[float, int]:
     """Work for each byte saved, then the peak."""
-    return max(0, rung.flops - here.flops) / (here.peak - rung.peak), rung.peak
+    return max(0, rung.work - here.work) / (here.peak - rung.peak), rung.peak

@@ -6,6 +6,7 @@
                                               checkpoint_blocks,
                                               checkpoint_share
     chunk_tokens the wide inside of blocks    token_chunks       kernels, and that inside again in the backward
+    offload      what is saved                offload_share      its bytes over the link to the host, twice
 
 Order and fusion have no setting here: every rung of the ladder is planned with both.
 """
@@ -24,6 +25,9 @@ _SHARES = (0.5, 0.2)
 """Shares of what stock would save that are tried where a model has no list of blocks, or besides."""
 
 _FINER_SHARES = (0.9, 0.8, 0.65, 0.4, 0.3)
+_OFFLOADS = (0.5, 1.0)
+"""Shares of what is saved that wait on the host."""
+_FINER_OFFLOADS = (0.125, 0.25, 0.375, 0.75)
 _FINER_CHECKPOINTS = (0.25, 0.5, 0.75)
 """What is tried between two rungs of which one needs more than the budget, and the other computes more than it must."""
 
@@ -34,10 +38,11 @@ class Lever(enum.StrEnum):
     CHUNK_LOSS = "chunk_loss"
     RECOMPUTE = "recompute"
     CHUNK_TOKENS = "chunk_tokens"
+    OFFLOAD = "offload"
 
 
 AUTOMATIC = (Lever.CHUNK_LOSS, Lever.RECOMPUTE)
-"""The levers that are pulled where none is named: of tokens in chunks no step time has been measured on a GPU."""
+"""The levers that are pulled where none is named: of the others no step time has been measured on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Setting:
         what the others had saved is gone.
     saved_share: of what stock would save for the backward, the share that may be saved (stock's knapsack).
     token_chunks: parts of the tokens for which the wide inside of each block is computed, 0 for all at once.
+    offload_share: of the bytes that are saved on a GPU, the share that waits in the memory of the host: the first ones.
     """
 
     chunks: int = 0
@@ -56,6 +62,7 @@ class Setting:
     checkpoint_share: float = 1.0
     saved_share: float = 1.0
     token_chunks: int = 0
+    offload_share: float = 0.0
 
     def __str__(self) -> str:
         parts = [
@@ -63,6 +70,7 @@ class Setting:
             self._checkpoints(),
             f"{self.saved_share:g} of the saved activations" if self.saved_share < 1 else "",
             f"blocks in {self.token_chunks} chunks of tokens" if self.token_chunks else "",
+            f"{self.offload_share:.0%} of what is saved on the host" if self.offload_share else "",
         ]
         return ", ".join(filter(None, parts)) or "order and fusion"
 
@@ -86,6 +94,8 @@ class Setting:
             options["saved_share"] = self.saved_share
         if self.token_chunks:
             options["chunk_tokens"] = self.token_chunks
+        if self.offload_share:
+            options["offload"] = self.offload_share
         return options
 
 
@@ -100,6 +110,8 @@ def changes_of(setting: Setting, lever: Lever) -> Iterator[Setting]:
             more = setting.token_chunks * 4 or _FEWEST_CHUNKS
             if more <= _MOST_CHUNKS:
                 yield replace(setting, token_chunks=more)
+        case Lever.OFFLOAD:
+            yield from (replace(setting, offload_share=share) for share in _OFFLOADS if share > setting.offload_share)
         case Lever.RECOMPUTE:
             if not setting.checkpoint_blocks:
                 yield replace(setting, checkpoint_blocks=1, saved_share=1.0)
@@ -107,9 +119,12 @@ def changes_of(setting: Setting, lever: Lever) -> Iterator[Setting]:
 
 
 def between(lower: Setting, higher: Setting) -> Iterator[Setting]:
-    """Settings that recompute more than `lower` and, as far as one can tell, less than `higher`; chunks as there."""
+    """Settings that recompute or move more than `lower` and, as far as one can tell, less than `higher`."""
     shares = sorted({*_SHARES, *_FINER_SHARES}, reverse=True)
-    if higher.checkpoint_blocks and not lower.checkpoint_blocks:
+    if higher.offload_share > lower.offload_share:
+        more = (share for share in _FINER_OFFLOADS if lower.offload_share < share < higher.offload_share)
+        yield from (replace(higher, offload_share=share) for share in more)
+    elif higher.checkpoint_blocks and not lower.checkpoint_blocks:
         yield from (replace(higher, checkpoint_share=share) for share in _FINER_CHECKPOINTS)
         fewer = (share for share in shares if share < lower.saved_share)
         yield from (replace(higher, checkpoint_blocks=0, saved_share=share) for share in fewer)

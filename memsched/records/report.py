@@ -67,6 +67,7 @@ class GraphReport:
     kernels: nodes that launch something; stock_kernels: what stock would have launched, where it is known.
     fusions_asked, fusions_refused: candidates of Inductor that the planner judged, and refused for good.
     flops: of its products, convolutions and attention (`memsched/inductor/flops.py`); 0 where nobody counted.
+    moved: bytes that it copies between a GPU and the host.
     ranged: buffers whose sizes depend on data: they count at the upper end of their range, and nothing is optimal.
     rewrites: how many nodes of the traced graph each rule changed (`memsched/inductor/rewrites/rules.py`).
     series_parallel: whether the polynomial algorithm covers the graph after fusion, with tree depth or witness.
@@ -98,6 +99,7 @@ class GraphReport:
     note: str = ""
     cached: bool = False
     flops: int = 0
+    moved: int = 0
     ranged: tuple[str, ...] = ()
     rewrites: Mapping[str, int] = field(default_factory=dict)
     series_parallel: SeriesParallel | None = None

@@ -73,6 +73,30 @@ def test_a_budget_between_two_rungs_recomputes_no_more_than_it_must() -> None:
     assert all(after < before for before, after in itertools.pairwise(peaks))
 
 
+def waiting(setting: Setting) -> Rung:
+    """64 saved: recomputed for a FLOP each byte, or on the host, there and back; 8 are a block's."""
+    kept = 64 * (0.1 if setting.checkpoint_blocks else setting.saved_share) * (1 - setting.offload_share)
+    again = 0 if not setting.checkpoint_blocks and setting.saved_share == 1 else 58
+    moved = int(2 * 64 * setting.offload_share * (0.1 if setting.checkpoint_blocks else 1))
+    peak = 8 + int(kept)
+    return Rung(setting, peak, 72, 0, "bounded", Moment.BACKWARD, 10, 1000 + again, moved=moved)
+
+
+def test_what_is_moved_has_a_price_and_is_moved_where_nothing_else_is_left() -> None:
+    """A byte over the link costs what the GPU computes meanwhile: recomputing 58 FLOPs comes first."""
+    ladder = climb(waiting, (Lever.RECOMPUTE, Lever.OFFLOAD))
+    settings = [rung.setting for rung in ladder.rungs]
+    assert settings[1].checkpoint_blocks == 1 and not settings[1].offload_share
+    assert settings[-1].checkpoint_blocks == 1 and settings[-1].offload_share == 1.0
+    assert [rung.work for rung in ladder.rungs] == sorted(rung.work for rung in ladder.rungs)
+
+
+def test_no_more_is_moved_than_a_budget_asks_for() -> None:
+    """Half would bring 72 to 40; for 60 an eighth is too little, a quarter enough."""
+    ladder = climb(waiting, (Lever.OFFLOAD,), budget=lambda _rung: 60)
+    assert ladder.chosen.setting.offload_share == 0.25
+
+
 def test_what_cannot_be_planned_is_left_out_and_the_first_is_told() -> None:
     plan = step(100, 40, 5)
 

@@ -91,8 +91,8 @@ def replay_wrapper(
 
     inputs: one per argument of `call`, in order; sizes that the wrapper takes as arguments are numbers.
     constants: attributes that Inductor would set on the module (`GraphLowering.constants`).
-    alignment: each storage takes a multiple of this many bytes; one of the CPU, such as a state of the random generator
-        among the results of a CUDA graph, its own.
+    alignment: each storage takes a multiple of this many bytes; above 1 it is a GPU's allocator, and what lies in the
+        memory of the host, such as a state of its random generator, does not count.
     fake_mode: the mode to run under, if symbolic sizes or a pretended device need one of their own.
 
     Raises:
@@ -133,12 +133,13 @@ class _LiveStorages:
         """Count the storage of `tensor`, if it is one and its storage is new."""
         if not isinstance(tensor, Tensor) or tensor.device.type == "meta":
             return
+        if tensor.device.type == "cpu" and self.alignment > 1:
+            return
         self.sweep(line)
         storage = tensor.untyped_storage()
         if storage._cdata in self._known:
             return
-        alignment = 1 if tensor.device.type == "cpu" else self.alignment
-        size = -(-storage.nbytes() // alignment) * alignment
+        size = -(-storage.nbytes() // self.alignment) * self.alignment
         self._known[storage._cdata] = StorageWeakRef(storage), size, len(self.curve)
         self._step(size, line)
 

@@ -42,11 +42,12 @@ class _Stub:
 
 
 class _TorchWithoutDevice:
-    """`torch`, except that entering a device or a stream does nothing."""
+    """`torch`, except that entering a device or a stream does nothing, and neither does an event, for which the
+    wrapper waits behind a copy to the host."""
 
     def __init__(self, torch_module: Any) -> None:
         self._torch = torch_module
-        self.cuda = self.xpu = _Stub()
+        self.cuda = self.xpu = self.Event = _Stub()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._torch, name)

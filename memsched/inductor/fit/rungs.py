@@ -76,6 +76,7 @@ def rung_of(setting: Setting, reports: Sequence[GraphReport]) -> Rung:
         moment=moment_of(highest),
         kernels=sum(report.kernels for report in reports),
         flops=sum(report.flops for report in reports),
+        moved=sum(report.moved for report in reports),
         graph=highest.name,
         blame=_largest_alive(highest),
     )

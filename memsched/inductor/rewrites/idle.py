@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from torch import fx
+
 from memsched.levers.setting import Setting
 from memsched.records.report import GraphKind, GraphReport
 
-__all__ = ["warn_of_idle_chunks"]
+__all__ = ["warn_of_idle_chunks", "warn_of_idle_offload"]
 
 log = logging.getLogger("memsched")
 
@@ -25,3 +27,9 @@ def warn_of_idle_chunks(setting: Setting, reports: Sequence[GraphReport]) -> Non
     for name, parts in asked.items():
         if parts and trained and not any(name in report.rewrites for report in reports):
             log.warning("memsched: %s=%d changed nothing: %s was found (DEBUG says why)", name, parts, _FOUND[name])
+
+
+def warn_of_idle_offload(moved: Sequence[fx.Node]) -> None:
+    """Warn where `offload` was asked for, and no saved tensor of a graph can wait on the host."""
+    if not moved:
+        log.warning("memsched: offload changed nothing: what is saved is on no GPU, or an input, a result or a view")

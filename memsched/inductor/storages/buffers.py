@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch._inductor import ir
 from torch._inductor.utils import get_dtype_size
@@ -137,8 +138,7 @@ def _span(names: Sequence[str]) -> int:
         last = sum((size - 1) * step for size, step in zip(example.shape, example.stride(), strict=True))
         starts.append(example.storage_offset() * example.element_size())
         ends.append((example.storage_offset() + last + 1) * example.element_size())
-    alignment = CUDA_ALIGNMENT if examples[names[0]].device.type == "cuda" else 1
-    return int(-(-(max(ends) - min(starts)) // alignment) * alignment)
+    return _allocated(max(ends) - min(starts), examples[names[0]].device)
 
 
 def _storage_bytes(name: str) -> int:
@@ -151,8 +151,15 @@ def _storage_bytes(name: str) -> int:
 def _bytes_of(buffer: Any) -> int:
     graph = V.graph
     size: int = elements_of(graph.get_allocation_storage_size(buffer)) * get_dtype_size(buffer.get_dtype())
-    device = buffer.get_device()
-    alignment = CUDA_ALIGNMENT if device is not None and device.type == "cuda" else 1
+    return _allocated(size, buffer.get_device())
+
+
+def _allocated(size: int, device: torch.device | None) -> int:
+    """Bytes that the allocator takes for `size`; in a graph of a GPU none for what lies in the memory of the host."""
+    kind = "" if device is None else device.type
+    if kind == "cpu" and len(V.graph.device_types - {"meta"}) > 1:
+        return 0
+    alignment = CUDA_ALIGNMENT if kind == "cuda" else 1
     return -(-size // alignment) * alignment
 
 

@@ -34,7 +34,6 @@ def fit_rows(ladder: Ladder) -> list[list[str]]:
     first = ladder.rungs[0]
     rows = [["rung", "setting", "peaks at", "peak", "of first", "recomputed", "kernels", "bound", "status"]]
     for at, rung in enumerate(ladder.rungs):
-        recomputed = ladder.recomputed(rung)
         rows.append(
             [
                 f"{at} *" if rung == ladder.chosen else f"{at}",
@@ -42,13 +41,21 @@ def fit_rows(ladder: Ladder) -> list[list[str]]:
                 str(rung.moment),
                 format_bytes(rung.peak),
                 f"{rung.peak / first.peak:.2f}" if first.peak else "",
-                f"{recomputed / 1e9:.2f} GFLOP, +{recomputed / first.flops:.0%}" if recomputed and first.flops else "-",
+                _price(ladder, rung),
                 str(rung.kernels),
                 format_bytes(rung.bound),
                 rung.status,
             ]
         )
     return rows
+
+
+def _price(ladder: Ladder, rung: Rung) -> str:
+    """What a rung costs: FLOPs again, bytes over the link."""
+    again, first = ladder.recomputed(rung), ladder.rungs[0].flops
+    parts = [f"{again / 1e9:.2f} GFLOP, +{again / first:.0%}"] if again and first else []
+    parts += [f"{format_bytes(rung.moved)} moved"] if rung.moved else []
+    return ", ".join(parts) or "-"
 
 
 def _verdict(ladder: Ladder) -> list[str]:
@@ -102,6 +109,7 @@ def _rung_to_json(ladder: Ladder, rung: Rung) -> dict[str, Any]:
         "kernels": rung.kernels,
         "flops": rung.flops,
         "recompute_flops": ladder.recomputed(rung),
+        "moved": rung.moved,
         "blame": rung.blame,
     }
 

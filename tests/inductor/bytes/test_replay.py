@@ -79,12 +79,13 @@ def test_operators_return_what_their_fake_kernels_say() -> None:
 
 
 def test_sizes_round_up_to_the_blocks_of_the_allocator() -> None:
-    """Those of the device; what a CUDA graph has on the CPU, such as a state of the random generator, takes its own."""
+    """Those of the device; what a CUDA graph has on the host, such as a state of its random generator, takes none."""
     on_cpu = "a = empty_strided_cpu((), (), torch.float32)"
     on_gpu = "a = empty_strided_cuda((), (), torch.float32)"
     assert replayed(on_gpu, "return (a,)").peak == 4
     assert replayed(on_gpu, "return (a,)", alignment=CUDA_ALIGNMENT).peak == 512
-    assert replayed(on_cpu, "return (a,)", alignment=CUDA_ALIGNMENT).peak == 4
+    assert replayed(on_cpu, "return (a,)").peak == 4
+    assert replayed(on_cpu, "return (a,)", alignment=CUDA_ALIGNMENT).peak == 0, "the host holds it, not the GPU"
 
 
 def test_a_curve_point_names_its_line() -> None:
