@@ -77,6 +77,31 @@ def large(batch_size: int) -> object:
     return torch.nn.Sequential(*layers), torch.randn(batch_size, 1 << 14)
 
 
+def with_constants() -> tuple[nn.Module, tuple[Tensor], torch.optim.Optimizer]:
+    """A model that makes tensors of numbers on the device of its input, as T5's and GPT-2's caches and losses do."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            empty = torch.tensor([], dtype=x.dtype, device=x.device)
+            scale = torch.tensor([2.0], device=x.device)
+            return torch.cat([self.layer(x).relu().flatten() * scale, empty]).mean()
+
+    model = Scaled()
+    return model, (torch.ones(32, 64),), torch.optim.SGD(model.parameters())
+
+
+@pytest.mark.parametrize("way", ["memsched", "train_step"])
+def test_constants_that_a_model_puts_on_the_gpu_are_planned(way: str, worker: CudaWorker) -> None:
+    """Tracing computes what is made of constants alone, on their device, which is not here."""
+    (plan,) = worker.plans("tests.inductor.test_cuda_without_gpu:with_constants", ways=(way,))
+    predicted = predict(plan)
+    assert 0 <= predicted.replayed - predicted.modelled <= 512
+
+
 def convolutions() -> tuple[nn.Module, tuple[Tensor]]:
     """Three convolutions, whose weights Inductor copies into its layout."""
     layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)]

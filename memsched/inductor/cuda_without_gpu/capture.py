@@ -191,7 +191,7 @@ def capture_train_step(
     except Refusal as error:
         raise InputError(str(error).removeprefix("memsched.")) from error
     except Exception as error:
-        raise InputError(f"train_step: {reason_of(error)}") from error
+        raise InputError(f"train_step: {reason_of(error.__cause__ or error)}") from error
     if not code:
         return PlannedGraph(report.plan, report.notes.prefusion), report.moments
     return _replayed(report.plan, report.notes.prefusion, wrappers[-1]), report.moments

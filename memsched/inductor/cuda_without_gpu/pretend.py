@@ -3,6 +3,7 @@
     torch.cuda, CudaInterface      properties of the device (an H100), its number, its random state
     scheduler, compile_fx          triton can be used
     UniformValueConstantFolder     folds constants of one element by computing them: here on the CPU
+    proxy_tensor                   computes what is made of constants only while it traces: here on the CPU
     scaled_dot_product_attention   the kernels that a GPU would choose: flash for 16 bit without a mask, else
                                    memory-efficient; without this it would be decomposed into its arithmetic
 
@@ -24,6 +25,7 @@ import torch._inductor.compile_fx as compile_fx
 import torch._inductor.fx_passes.joint_graph as joint_graph
 import torch._inductor.graph as inductor_graph
 import torch._inductor.scheduler as scheduler
+import torch.fx.experimental.proxy_tensor as proxy_tensor
 import torch.utils._triton as triton_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -36,6 +38,7 @@ _NAMES = (
     (compile_fx, "has_triton"),
     (triton_utils, "triton_hash_with_backend"),
     (joint_graph.UniformValueConstantFolder, "_deduce_value"),
+    (proxy_tensor, "unset_fake_temporarily"),
     (inductor_graph.GraphLowering, "_compile_to_module_lines"),
     *((torch.cuda, name) for name in ("get_device_properties", "get_device_capability", "current_device")),
     *((torch.cuda, name) for name in ("device_count", "is_bf16_supported", "get_rng_state", "set_rng_state")),
@@ -136,7 +139,17 @@ def _constants_folded_on_cpu() -> Iterator[None]:
         with _OnCpu():
             return stock(self, node)
 
-    with mock.patch.object(folder, "_deduce_value", deduce):
+    fake_is_off = proxy_tensor.unset_fake_temporarily
+
+    @contextlib.contextmanager
+    def real_on_cpu() -> Iterator[None]:
+        with fake_is_off(), _OnCpu():
+            yield
+
+    with (
+        mock.patch.object(folder, "_deduce_value", deduce),
+        mock.patch.object(proxy_tensor, "unset_fake_temporarily", real_on_cpu),
+    ):
         yield
 
 
