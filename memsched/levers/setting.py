@@ -24,12 +24,13 @@ _FEWEST_CHUNKS, _MOST_CHUNKS = 4, 16
 _SHARES = (0.5, 0.2)
 """Shares of what stock would save that are tried where a model has no list of blocks, or besides."""
 
-_FINER_SHARES = (0.9, 0.8, 0.65, 0.4, 0.3)
 _OFFLOADS = (0.5, 1.0)
 """Shares of what is saved that wait on the host."""
-_FINER_OFFLOADS = (0.125, 0.25, 0.375, 0.75)
+
+_FINER_SHARES = (0.9, 0.8, 0.65, 0.4, 0.3)
 _FINER_CHECKPOINTS = (0.25, 0.5, 0.75)
-"""What is tried between two rungs of which one needs more than the budget, and the other computes more than it must."""
+_FINER_OFFLOADS = (0.125, 0.25, 0.375, 0.75)
+"""What is tried between two rungs of which one needs more than the budget, and the other costs more than it must."""
 
 
 class Lever(enum.StrEnum):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 
 from torch import fx
+from torch._guards import CompileContext
 
 from memsched.levers.setting import Setting
 from memsched.records.report import GraphKind, GraphReport
@@ -30,6 +32,12 @@ def warn_of_idle_chunks(setting: Setting, reports: Sequence[GraphReport]) -> Non
 
 
 def warn_of_idle_offload(moved: Sequence[fx.Node]) -> None:
-    """Warn where `offload` was asked for, and no saved tensor of a graph can wait on the host."""
+    """Warn, once for each compile, where `offload` was asked for and no saved tensor can wait on the host."""
     if not moved:
-        log.warning("memsched: offload changed nothing: what is saved is on no GPU, or an input, a result or a view")
+        _warn_once(str(CompileContext.current_compile_id()))
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_once(_of_compile: str) -> None:
+    """A compile may cut its graph again and again, to choose a setting."""
+    log.warning("memsched: offload changed nothing: what is saved is on no GPU, or an input, a result or a view")
