@@ -41,11 +41,13 @@ class Fit:
     train_step: whether the optimizer's update is part of it.
     held: bytes of the caller during the step: parameters, state of the optimizer, batch; on CUDA also the workspace of
         cuBLAS.  Peaks of the ladder are above them; None: not asked for.
+    note: what the plans take for granted, in one line.
     """
 
     ladder: Ladder
     train_step: bool
     held: int | None = None
+    note: str = ""
 
     @property
     def options(self) -> dict[str, int | float]:
@@ -67,7 +69,8 @@ class Fit:
         return fit_to_json(self.ladder, self.train_step, self.held)
 
     def __str__(self) -> str:
-        return fit_text(self.ladder, self.train_step, self.held)
+        text = fit_text(self.ladder, self.train_step, self.held)
+        return f"{text}\n{self.note}" if self.note else text
 
 
 def fit(
@@ -172,13 +175,13 @@ class FitPlanner(TargetPlanner):
         from memsched.inductor.fit.choose import climb_for
         from memsched.inductor.fit.rungs import rung_of, rung_of_step, with_update
 
-        room, held = self.room, CUBLAS_WORKSPACE
+        room, held, note = self.room, CUBLAS_WORKSPACE, ""
 
         def plan(setting: Setting) -> Rung:
-            nonlocal held
+            nonlocal held, note
             given = setting.to_options()
             (planned,) = worker.plans(self.target, ways=(way,), options=given, arguments=arguments, code=False)
-            held = planned.held.total + CUBLAS_WORKSPACE
+            held, note = planned.held.total + CUBLAS_WORKSPACE, planned.note
             if train_step:
                 return rung_of_step(setting, planned.reports[0], planned.moments)
             return with_update(rung_of(setting, planned.reports), planned.held.update)
@@ -188,4 +191,5 @@ class FitPlanner(TargetPlanner):
             asks = "memsched.inductor.questions.fake_step:returns_optimizer"
             train_step = self._is_train_step(self.train_step is not False and worker.call(asks, self.target, arguments))
             way = TRAIN_STEP if train_step else "memsched"
-            return Fit(climb_for(options, plan, on_rung, limit=limit, interruptible=True), train_step, held)
+            ladder = climb_for(options, plan, on_rung, limit=limit, interruptible=True)
+            return Fit(ladder, train_step, held, note)

@@ -190,7 +190,7 @@ class TargetPlanner:
 class StepPlanner(TargetPlanner):
     """Plans one target again and again, with other arguments.
 
-    refusals: why optional ways of the last plan are not there; a line each.
+    refusals: why optional ways of the last plan are not there; notes: what it takes for granted; a line each.
 
     Raises:
         InputError: an unknown device, or one for which nothing can be planned here; one line that says why.
@@ -200,6 +200,7 @@ class StepPlanner(TargetPlanner):
         super().__init__(target, device)
         self.train = train
         self.refusals: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
 
     def plan(
         self,
@@ -227,6 +228,7 @@ class StepPlanner(TargetPlanner):
             with self.worker() as worker:
                 plans = worker.plans(self.target, progress=progress, **how)  # type: ignore[arg-type]
         self.refusals = tuple(plan.refusal for plan in plans if plan.refusal)
+        self.notes = tuple(dict.fromkeys(plan.note for plan in plans if plan.note))
         return [predict(plan) for plan in plans if not plan.refusal]
 
 

@@ -117,7 +117,7 @@ def rules_on_cuda(model: str, size: str, rules: Sequence[str] | None = None) -> 
     with pretend_gpu(show_device, Gpu()):
         step = build_step("bench.models:build", {"name": model, "size": size}, "cuda")
         chosen = ways(rules)
-        captured = capture_step(step, chosen, progress=report_progress)
+        captured, _ = capture_step(step, chosen, progress=report_progress)
     return [
         {**row_of(way.name, graph.prefusion, graph.report), "replayed": graph.replayed}
         for way, graphs in zip(chosen, captured, strict=True)

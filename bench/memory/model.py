@@ -126,7 +126,7 @@ def workload(name: str, size: str) -> Workload:
 def rows_of(name: str, size: str, device: str) -> list[Row]:
     """One row for each graph and order: estimate, modelled and replayed."""
     step = build_step("bench.memory.model:workload", {"name": name, "size": size}, device)
-    captured = capture_step(step, [_way(seed) for seed in SEEDS])
+    captured, _ = capture_step(step, [_way(seed) for seed in SEEDS])
     rows = []
     for seed, graphs in zip(SEEDS, captured, strict=True):
         for graph in graphs:

@@ -101,6 +101,6 @@ def capture_in_worker(model: str, size: str, policy: str) -> list[Captured]:
     way = Way("stock", {"_post_fusion_custom_pass": _CapturePass("postfusion", after, then=ObservingPass())})
     with pretend_gpu(show_device, Gpu()):
         step = build_step("bench.models:build", {"name": model, "size": size, "policy": policy}, "cuda")
-        (planned,) = capture_step(step, [way], progress=report_progress)
+        (planned,), _ = capture_step(step, [way], progress=report_progress)
     before = [Captured(graph.report.kind, graph.prefusion) for graph in planned if graph.prefusion is not None]
     return before + after

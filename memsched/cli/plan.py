@@ -119,6 +119,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     for refusal in planner.refusals:
         print(f"memsched: not planned: {refusal}", file=sys.stderr)
+    for note in planner.notes:
+        print(f"memsched: {note}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(_to_json(arguments, memory, room, given, predictions), separators=(",", ":")))
         return EXIT_DONE

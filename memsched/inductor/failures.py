@@ -13,7 +13,15 @@ from torch._dynamo.utils import counters as torch_counters
 from memsched.inductor.compat import LOG_CALLS_DROPPED
 from memsched.records.published import count
 
-__all__ = ["RESTARTS", "break_of", "leave_to_stock", "reason_of", "stock_goes_on"]
+__all__ = [
+    "RESTARTS",
+    "break_of",
+    "leave_to_stock",
+    "logging_setting",
+    "past_messages",
+    "reason_of",
+    "stock_goes_on",
+]
 
 log = logging.getLogger("memsched")
 
@@ -49,11 +57,26 @@ def break_of(error: BaseException) -> str:
 
     A message to a logger comes with what makes Dynamo trace past it.
     """
-    stack = getattr(error, "real_stack", None)
-    where = f" at {stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""
+    setting = logging_setting(error)
+    past = f"; {setting} traces past it" if setting else ""
+    return (_first_line(error)[:300] or type(error).__name__) + _place_of(error) + past
+
+
+def logging_setting(error: BaseException) -> str:
+    """Where a message to a logger ended the graph, the line of code that makes Dynamo trace past such; else ""."""
     message = re.search(r"context: method: <Logger .*>\.(\w+),", str(error))
-    setting = f"torch._dynamo.config.{LOG_CALLS_DROPPED}.add(logging.Logger.{message[1]})" if message else ""
-    return (_first_line(error)[:300] or type(error).__name__) + where + (setting and f"; {setting} traces past it")
+    return f"torch._dynamo.config.{LOG_CALLS_DROPPED}.add(logging.Logger.{message[1]})" if message else ""
+
+
+def past_messages(error: BaseException) -> str:
+    """What a plan takes for granted that was made past the message to a logger that ended the graph; in one line."""
+    return f"planned past a message to a logger{_place_of(error)}: {logging_setting(error)} makes a compile do the same"
+
+
+def _place_of(error: BaseException) -> str:
+    """The line of the code that Dynamo traced."""
+    stack = getattr(error, "real_stack", None)
+    return f" at {stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""
 
 
 def reason_of(error: BaseException) -> str:

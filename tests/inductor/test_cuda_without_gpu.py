@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ from tests.paths import ROOT
 pytestmark = [pytest.mark.plans, pytest.mark.fakecuda]
 
 
+LOG = logging.getLogger("tests")
 PAGE = (ROOT / "docs" / "plan-on-a-laptop.md").read_text()
 
 
@@ -100,6 +102,32 @@ def test_constants_that_a_model_puts_on_the_gpu_are_planned(way: str, worker: Cu
     (plan,) = worker.plans("tests.inductor.test_cuda_without_gpu:with_constants", ways=(way,))
     predicted = predict(plan)
     assert 0 <= predicted.replayed - predicted.modelled <= 512
+
+
+class Talkative(nn.Module):
+    """As Hugging Face's GPT-2: each forward has a word for a logger, which would end the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        LOG.warning("no labels")
+        loss: Tensor = self.layer(x).square().mean()
+        return loss
+
+
+def warns() -> tuple[nn.Module, tuple[Tensor]]:
+    return Talkative(), (torch.ones(4, 8),)
+
+
+def test_a_message_to_a_logger_is_planned_past_and_told() -> None:
+    (plan,) = plan_target("tests.inductor.test_cuda_without_gpu:warns", code=False)
+    assert [graph.report.kind for graph in plan.graphs] == ["forward", "backward"]
+    assert "test_cuda_without_gpu.py:" in plan.note and "in forward" in plan.note
+    assert ".add(logging.Logger.warning)" in plan.note
+    (silent,) = plan_target("tests.inductor.test_cuda_without_gpu:convolutions", code=False)
+    assert silent.note == ""
 
 
 def convolutions() -> tuple[nn.Module, tuple[Tensor]]:

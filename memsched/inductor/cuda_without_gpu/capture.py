@@ -5,7 +5,7 @@ is then lowered, fused, ordered and written as a wrapper; the traced graph runs 
 once for every `Way` that was asked for.
 
     step = build_step("train:step", {}, "cuda")
-    stock, planned = capture_step(step, [stock_way(), planned_way(BackendOptions())])     # lists of PlannedGraph
+    (stock, planned), note = capture_step(step, [stock_way(), planned_way(BackendOptions())])  # lists of PlannedGraph
 
 With device "cpu" the same runs in any process, without the shim and without pretending.
 """
@@ -33,12 +33,12 @@ from memsched.core.sizes import InputError
 from memsched.inductor.calls import call_model
 from memsched.inductor.capture.lower import Way, lower, planned_way, stock_way, traced_anew
 from memsched.inductor.capture.wrapper_source import Wrapper, capture_wrappers
-from memsched.inductor.compat import SchedulerPass
+from memsched.inductor.compat import SchedulerPass, log_messages_dropped
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
 from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
-from memsched.inductor.failures import break_of, reason_of
+from memsched.inductor.failures import break_of, logging_setting, past_messages, reason_of
 from memsched.inductor.host import graph_name
 from memsched.inductor.options import split_options
 from memsched.inductor.questions.fake_step import FakeStep, build_step
@@ -87,11 +87,12 @@ def plan_target(
     started = time.perf_counter()
     compiled = [way for way in ways if way != TRAIN_STEP]
     captured: list[list[PlannedGraph]] = []
+    note = ""
     if compiled:
-        captured = capture_step(step, [known[way] for way in compiled], train=train, code=code, progress=progress)
+        captured, note = capture_step(step, [known[way] for way in compiled], train=train, code=code, progress=progress)
     seconds = time.perf_counter() - started
     plans = [
-        StepPlan(way, device, tuple(graphs), step.held, str(torch.__version__), seconds)
+        StepPlan(way, device, tuple(graphs), step.held, str(torch.__version__), seconds, note=note)
         for way, graphs in zip(compiled, captured, strict=True)
     ]
     if TRAIN_STEP in ways and (step.optimizers or TRAIN_STEP not in optional):
@@ -144,13 +145,15 @@ def capture_step(
     train: bool = True,
     code: bool = True,
     progress: Progress = lambda _text: None,
-) -> list[list[PlannedGraph]]:
+) -> tuple[list[list[PlannedGraph]], str]:
     """For each way, every graph of the step's model and, with `train`, of its loss's backward; code: with wrappers.
+
+    And what that takes for granted, or "": a message to a logger would break the graph, and is traced past.
 
     Raises:
         InputError: the model does not compile as one graph, or returns nothing that requires a gradient.
     """
-    capture = _Capture(ways, progress, code=code)
+    capture, note = _Capture(ways, progress, code=code), ""
     settings = functorch_config.patch(
         force_non_lazy_backward_lowering=True, graphsafe_rng_functionalization=False, enable_autograd_cache=False
     )
@@ -158,7 +161,14 @@ def capture_step(
     try:
         with settings, step.mode, contextlib.nullcontext() if train else torch.no_grad():
             compiled = torch.compile(model, backend=capture.backend, fullgraph=True, dynamic=False)
-            results = call_model(compiled, step.batch)
+            try:
+                results = call_model(compiled, step.batch)
+            except Unsupported as error:
+                if not logging_setting(error):
+                    raise
+                note = past_messages(error)
+                with log_messages_dropped():
+                    results = call_model(compiled, step.batch)
     except Unsupported as error:
         raise InputError(f"the model breaks the graph: {break_of(error)}") from error
     except Exception as error:
@@ -168,7 +178,7 @@ def capture_step(
         raise InputError("the model returns no loss: nothing that it returns requires a gradient")
     if not any(capture.graphs):
         raise InputError("nothing to plan: no graph with an op was compiled")
-    return capture.graphs
+    return capture.graphs, note
 
 
 def capture_train_step(

@@ -57,6 +57,7 @@ class StepPlan:
     way: "memsched"; "stock" for what stock Inductor does; "train_step" for that of `memsched.train_step`, one graph.
     seconds: of tracing and of all plans that were made at the same time.
     moments: of a train step, in the model of memory; refusal: why there is none, and no graph either.
+    note: what the plan takes for granted, for people.
     """
 
     way: str
@@ -67,6 +68,7 @@ class StepPlan:
     seconds: float
     moments: tuple[StepMoment, ...] = ()
     refusal: str = ""
+    note: str = ""
 
     @property
     def step_peak(self) -> int:
