@@ -69,8 +69,7 @@ class Fit:
         return fit_to_json(self.ladder, self.train_step, self.held)
 
     def __str__(self) -> str:
-        text = fit_text(self.ladder, self.train_step, self.held)
-        return f"{text}\n{self.note}" if self.note else text
+        return fit_text(self.ladder, self.train_step, self.held)
 
 
 def fit(

@@ -71,6 +71,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 found = planner.fit(given, _tell_rung)
     except ValueError as error:
         raise InputError(str(error).removeprefix("memsched: ")) from None
+    for note in dict.fromkeys(one.note for one in several.values() or [found] if one.note):
+        _tell(note)
     if isinstance(varied, Values):
         _print_several(varied.name, several, as_json=arguments.json)
         return max(map(_exit_of, several.values()))

@@ -114,13 +114,13 @@ def _run(arguments: argparse.Namespace) -> int:
             asked = arguments.train_step or (arguments.train_step is None and not arguments.inference)
             ways = ("stock", "memsched", *([TRAIN_STEP] if asked else []))
             predictions = planner.plan(ways, given, tell, optional=() if arguments.train_step else (TRAIN_STEP,))
+    for note in planner.notes:
+        print(f"memsched: {note}", file=sys.stderr)
     if found is not None:
         print(found.to_json(arguments.target, arguments.device, room) if arguments.json else found.table(room))
         return EXIT_DONE
     for refusal in planner.refusals:
         print(f"memsched: not planned: {refusal}", file=sys.stderr)
-    for note in planner.notes:
-        print(f"memsched: {note}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(_to_json(arguments, memory, room, given, predictions), separators=(",", ":")))
         return EXIT_DONE

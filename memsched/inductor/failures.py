@@ -53,13 +53,8 @@ def stock_goes_on(what: str, doing: str, *, strict: bool) -> Iterator[None]:
 
 
 def break_of(error: BaseException) -> str:
-    """Why Dynamo ended the graph, and at which line of the code that it traced; in one line.
-
-    A message to a logger comes with what makes Dynamo trace past it.
-    """
-    setting = logging_setting(error)
-    past = f"; {setting} traces past it" if setting else ""
-    return (_first_line(error)[:300] or type(error).__name__) + _place_of(error) + past
+    """Why Dynamo ended the graph, and at which line of the code that it traced; in one line."""
+    return (_first_line(error)[:300] or type(error).__name__) + _place_of(error)
 
 
 def logging_setting(error: BaseException) -> str:

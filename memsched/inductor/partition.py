@@ -11,6 +11,7 @@ torch/_inductor/compile_fx.py).
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -66,10 +67,15 @@ class PlannedPartition(CustomPartitionerFn):  # type: ignore[misc]
                 halves = others
         with stock_goes_on("the layout of what is saved", "noting readers", strict=self.options.strict):
             note_layout_readers(*(half.graph for half in halves))
-        if share := self.options.setting.offload_share:
-            with stock_goes_on("what waits on the host", "offloading", strict=self.options.strict):
-                warn_of_idle_offload(offload_saved(*halves, more["num_fwd_outputs"], share))
-        return halves
+        return self._offloaded(halves, more["num_fwd_outputs"]) if self.options.setting.offload_share else halves
+
+    def _offloaded(self, halves: _Halves, num_results: int) -> _Halves:
+        """The halves with saved tensors on the host; as they were where that fails, since one alone may be changed."""
+        forward, backward = (fx.GraphModule(half, copy.deepcopy(half.graph)) for half in halves)
+        with stock_goes_on("what waits on the host", "offloading", strict=self.options.strict):
+            warn_of_idle_offload(offload_saved(*halves, num_results, self.options.setting.offload_share))
+            return halves
+        return forward, backward
 
     def _tag(self, gm: fx.GraphModule, parameters: Sequence[int]) -> fx.GraphModule | None:
         """Apply the rules; a copy without the tags that may raise the peak, where there are such.

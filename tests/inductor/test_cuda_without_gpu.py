@@ -24,6 +24,7 @@ from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, Work
 from memsched.inductor.cuda_without_gpu.capture import plan_target
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.questions.fake_step import build_step
+from memsched.inductor.session import PlanningSession
 from memsched.planning import largest_that_fits, predict
 from tests.paths import ROOT
 
@@ -117,8 +118,8 @@ class Talkative(nn.Module):
         return loss
 
 
-def warns() -> tuple[nn.Module, tuple[Tensor]]:
-    return Talkative(), (torch.ones(4, 8),)
+def warns(size: int = 4) -> tuple[nn.Module, tuple[Tensor]]:
+    return Talkative(), (torch.ones(size, 8),)
 
 
 def test_a_message_to_a_logger_is_planned_past_and_told() -> None:
@@ -128,6 +129,24 @@ def test_a_message_to_a_logger_is_planned_past_and_told() -> None:
     assert ".add(logging.Logger.warning)" in plan.note
     (silent,) = plan_target("tests.inductor.test_cuda_without_gpu:convolutions", code=False)
     assert silent.note == ""
+
+
+def test_a_whole_step_that_cannot_be_planned_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no order")
+
+    monkeypatch.setattr(PlanningSession, "_order", fail)
+    with pytest.raises(InputError, match=r"train_step: .*no order"):
+        plan_target("tests.inductor.test_cuda_without_gpu:with_constants", ways=("train_step",), code=False)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--vary", "size=4,8"]])
+def test_what_a_plan_takes_for_granted_is_told_whatever_is_printed(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "tests.inductor.test_cuda_without_gpu:warns", "--device", "cpu", *more]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "past a message to a logger" in line]
+    assert len(told) == 1 and told[0].startswith("memsched: planned past")
 
 
 def convolutions() -> tuple[nn.Module, tuple[Tensor]]:
@@ -272,23 +291,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-WRONG = """import logging
-import torch
+WRONG = """import torch
 from torch import nn
-
-LOGGER = logging.getLogger(__name__)
 
 class Breaking(nn.Linear):
     def forward(self, x):
         torch._dynamo.graph_break()
         return super().forward(x).sum()
 
-class Talking(nn.Linear):
-    def forward(self, x):
-        LOGGER.info("forward")
-        return super().forward(x).sum()
-
-def talks(): return Talking(3, 3), (torch.randn(2, 3),)
 def fails(): return nn.Linear(3, 3), (torch.randn(2, 4),)
 def no_loss(): return nn.Linear(3, 3).requires_grad_(False), (torch.randn(2, 3),)
 def breaks(): return Breaking(3, 3), (torch.randn(2, 3),)
@@ -315,8 +325,7 @@ def equal_layers(refused=False):
         (["wrong:missing"], "no function 'missing'"),
         (["wrong:fails"], "a and b must have same reduction dim"),
         (["wrong:no_loss"], "the model returns no loss"),
-        (["wrong:breaks"], "wrong.py:9 in forward"),
-        (["wrong:talks"], "ignore_logging_functions.add(logging.Logger.info) traces past it"),
+        (["wrong:breaks"], "wrong.py:6 in forward"),
         (["wrong:breaks", "--batch-size", "4"], "unexpected keyword argument 'batch_size'"),
         (["wrong:breaks", "--device", "tpu"], "device 'tpu' is unknown"),
         (["wrong:breaks", "--device-memory", "24 bananas"], "'24 bananas' is not a size"),

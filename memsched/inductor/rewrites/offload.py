@@ -5,8 +5,8 @@
 
 The copies are PyTorch's own (`enable_activation_offloading`, torch/_functorch/_activation_offloading/
 activation_offloading.py), which has no rule for what is copied.  Here it is the first tensors that the forward saves,
-up to a share of the bytes: their backward comes last, so they wait longest.  What PyTorch does not copy stays: inputs,
-results of the model, views, pieces of a tuple, tensors that are not contiguous, and what is on the CPU already.
+until they are a share of the bytes: their backward comes last, so they wait longest.  What PyTorch does not copy stays:
+inputs, results of the model, views, pieces of a tuple, tensors that are not contiguous, and what is on the CPU already.
 
 Both copies run where the ops around them do, so what they take is added to the step; nothing is claimed of a copy that
 runs beside a product.
@@ -27,10 +27,10 @@ __all__ = ["moved_bytes_of", "offload_saved"]
 
 
 def offload_saved(forward: fx.GraphModule, backward: fx.GraphModule, num_results: int, share: float) -> list[fx.Node]:
-    """Let the first tensors that `forward` saves wait on the CPU, up to that share of the bytes; those tensors.
+    """Let the first tensors that `forward` saves wait on the CPU, until they are `share` of the bytes; those tensors.
 
     num_results: how many outputs of the forward are results of the model; behind them is what is saved.
-    Both graphs are changed.  Raises ImportError where this PyTorch has no such copies.
+    Both graphs are changed, or after an error one of them.
     """
     from torch._functorch._activation_offloading.activation_offloading import enable_activation_offloading
 
@@ -56,7 +56,7 @@ def _device(node: fx.Node) -> str:
 
 
 def _first_saved(graph: fx.Graph, num_results: int, share: float) -> list[fx.Node]:
-    """Of what can be copied, in the order in which the forward has it, the first up to `share` of the bytes."""
+    """Of what can be copied, in the order of the forward, the first until they are `share` of the bytes."""
     outputs = graph.output_node().args[0]
     assert isinstance(outputs, (list, tuple))
     saved = set(outputs[num_results:]) - set(outputs[:num_results])

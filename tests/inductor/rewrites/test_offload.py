@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._functorch._activation_offloading import activation_offloading
+from torch._inductor.utils import fresh_cache
 
 from memsched.inductor.cuda_without_gpu import CudaWorker, missing
 from memsched.inductor.rewrites import offload
@@ -49,8 +53,11 @@ def blocks() -> tuple[nn.Module, tuple[Tensor], torch.optim.Optimizer]:
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> None:
+def fresh() -> Iterator[None]:
+    """Nothing comes out of a cache, where no graph is cut."""
     torch._dynamo.reset()
+    with fresh_cache():
+        yield
 
 
 @pytest.mark.plans
@@ -79,14 +86,17 @@ def test_what_waits_on_the_host_takes_no_bytes_of_the_gpu(way: str) -> None:
 
 def test_the_first_that_is_saved_goes_first_and_results_inputs_and_views_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """The joined graphs compute what the model does; here the host is where the tensors already are."""
-    chosen: list[list[str]] = []
+    chosen: list[list[torch.fx.Node]] = []
 
     def can_wait(node: torch.fx.Node) -> bool:
         return node.op == "call_function" and not offload.is_view(node) and node.meta["val"].is_contiguous()
 
-    def told(*arguments: object) -> list[torch.fx.Node]:
-        found = before(*arguments)  # type: ignore[arg-type]
-        chosen.append([node.name for node in found])
+    def told(forward: torch.fx.GraphModule, backward: Any, num_results: int, share: float) -> list[torch.fx.Node]:
+        (outputs,) = forward.graph.output_node().args
+        saved = [node for node in forward.graph.nodes if node in outputs[num_results:] and can_wait(node)]
+        found = before(forward, backward, num_results, share)
+        assert found == saved[: len(found)] and set(found).isdisjoint(outputs[:num_results])
+        chosen.append(found)
         return found
 
     before = offload.offload_saved
@@ -97,7 +107,29 @@ def test_the_first_that_is_saved_goes_first_and_results_inputs_and_views_stay(mo
     compiled = torch.compile(model, backend="memsched", options={"offload": 0.5, "strict": True})
     compiled(x).backward()
     eager(x).backward()
-    assert chosen and len(chosen[0]) >= 2
+    assert len(chosen) == 1 and len(chosen[0]) >= 2
+    for one, other in zip(model.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_halves_of_which_one_was_changed_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure behind the change of the forward, whose results are no longer what the backward takes."""
+
+    def fail(graph: torch.fx.Graph) -> None:
+        raise RuntimeError("no copies back")
+
+    monkeypatch.setattr(offload, "_can_wait", lambda node: node.op == "call_function" and not offload.is_view(node))
+    monkeypatch.setattr(activation_offloading, "reload_activation_bw", fail)
+    model, (x,), _ = blocks()
+    eager = copy.deepcopy(model)
+    with caplog.at_level(logging.WARNING, logger="memsched"):
+        torch.compile(model, backend="memsched", options={"offload": 0.5})(x).backward()
+    assert [record.getMessage() for record in caplog.records] == [
+        "memsched: what waits on the host is left to stock Inductor (RuntimeError: no copies back)"
+    ]
+    eager(x).backward()
     for one, other in zip(model.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
 
