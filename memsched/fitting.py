@@ -112,6 +112,8 @@ class FitPlanner(TargetPlanner):
     room: bytes of the device for the whole step, in the place of the budget.
     train_step: whether the step is that of `memsched.train_step`, or that of the compiled model with the optimizer's
         own behind it; None: it is where the target returns an optimizer.
+    every_layer: for CUDA, plan every rung with all layers of the model.  Else rungs of deep models are estimated from
+        few layers, and the one at which the ladder stops is planned with all (`inductor.fit.cuda`).
 
     Raises:
         InputError: an unknown device, or one for which nothing can be planned here.
@@ -126,13 +128,18 @@ class FitPlanner(TargetPlanner):
         *,
         room: int | None = None,
         train_step: bool | None = None,
+        every_layer: bool = False,
     ) -> None:
         super().__init__(target, device)
-        self.room, self.train_step = room, train_step
+        self.room, self.train_step, self.every_layer = room, train_step, every_layer
         self._budget, self._levers = budget, tuple(levers)
 
-    def fit(self, arguments: Mapping[str, Any] | None = None, on_rung: OnRung = _ignore) -> Fit:
+    def fit(
+        self, arguments: Mapping[str, Any] | None = None, on_rung: OnRung = _ignore, *, confirm: bool = True
+    ) -> Fit:
         """The ladder of the step that the target builds when it is given `arguments`.
+
+        confirm: plan the last rung, where it was estimated.
 
         Raises:
             ValueError: a target, budget or lever that is none, a step that cannot be planned; one line.
@@ -141,7 +148,7 @@ class FitPlanner(TargetPlanner):
 
         options = BackendOptions(strict=True, peak_budget=self._budget, levers=self._levers)
         if self.device == "cuda":
-            return self._on_cuda(options, dict(arguments or {}), on_rung)
+            return self._on_cuda(options, dict(arguments or {}), on_rung, confirm=confirm)
         return self._on_cpu(options, dict(arguments or {}), on_rung)
 
     def _on_cpu(self, options: BackendOptions, arguments: dict[str, Any], on_rung: OnRung) -> Fit:
@@ -170,25 +177,25 @@ class FitPlanner(TargetPlanner):
             raise InputError(f"{self.target}: returns no optimizer for train_step, not (model, batch, optimizer)")
         return has_optimizer if self.train_step is None else self.train_step
 
-    def _on_cuda(self, options: BackendOptions, arguments: dict[str, Any], on_rung: OnRung) -> Fit:
+    def _on_cuda(self, options: BackendOptions, arguments: dict[str, Any], on_rung: OnRung, *, confirm: bool) -> Fit:
         from memsched.inductor.fit.choose import climb_for
-        from memsched.inductor.fit.rungs import rung_of, rung_of_step, with_update
+        from memsched.inductor.fit.cuda import CudaRungs, is_deep
 
-        room, held, note = self.room, CUBLAS_WORKSPACE, ""
-
-        def plan(setting: Setting) -> Rung:
-            nonlocal held, note
-            given = setting.to_options()
-            (planned,) = worker.plans(self.target, ways=(way,), options=given, arguments=arguments, code=False)
-            held, note = planned.held.total + CUBLAS_WORKSPACE, planned.note
-            if train_step:
-                return rung_of_step(setting, planned.reports[0], planned.moments)
-            return with_update(rung_of(setting, planned.reports), planned.held.update)
-
-        limit = None if room is None else lambda _rung: room - held
         with self.worker() as worker:
-            asks = "memsched.inductor.questions.fake_step:returns_optimizer"
-            train_step = self._is_train_step(self.train_step is not False and worker.call(asks, self.target, arguments))
-            way = TRAIN_STEP if train_step else "memsched"
-            ladder = climb_for(options, plan, on_rung, limit=limit, interruptible=True)
-            return Fit(ladder, train_step, held, note)
+            facts = worker.call("memsched.inductor.cuda_without_gpu.requests:cuda_step_facts", self.target, arguments)
+        train_step = self._is_train_step(facts.has_optimizer)
+        held = facts.held.total + CUBLAS_WORKSPACE
+        limit = None if self.room is None else lambda _rung: self.room - held
+        with self.workers(2 if is_deep(facts) and not self.every_layer else 1) as workers:
+            rungs = CudaRungs(workers, self.target, arguments, facts, TRAIN_STEP if train_step else "memsched")
+            # A share of stock's peak is one of the whole step's.
+            of_stock = limit is None and options.is_share
+
+            def plan(setting: Setting) -> Rung:
+                first = setting == options.setting
+                return rungs.planned(setting) if first and of_stock else rungs.estimated(setting)
+
+            ladder = climb_for(
+                options, plan, on_rung, limit=limit, confirm=rungs.planned if confirm else None, interruptible=True
+            )
+            return Fit(ladder, train_step, held, rungs.note)

@@ -155,7 +155,7 @@ def _in_optimizer(step: Prediction, update: OptimizerStep) -> Prediction:
 
 
 class TargetPlanner:
-    """What plans one target again and again, for CUDA in a worker that it keeps; a context manager.
+    """What plans one target again and again, for CUDA in workers that it keeps; a context manager.
 
     Raises:
         InputError: an unknown device.
@@ -165,17 +165,23 @@ class TargetPlanner:
         if device not in DEVICES:
             raise InputError(f"device {device!r} is unknown: there are {' and '.join(DEVICES)}")
         self.target, self.device = target, device
-        self._worker: CudaWorker | None = None
+        self._workers: list[CudaWorker] = []
 
     @contextlib.contextmanager
     def worker(self) -> Iterator[CudaWorker]:
-        """The worker, started at its first use; what fails in it, or is missing for it, is an InputError."""
+        """The first worker; see `workers`."""
+        with self.workers(1) as (worker,):
+            yield worker
+
+    @contextlib.contextmanager
+    def workers(self, count: int) -> Iterator[list[CudaWorker]]:
+        """Workers, started at their first use; what fails in them, or is missing for them, is an InputError."""
         from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker, WorkerError
 
         try:
-            if self._worker is None:
-                self._worker = CudaWorker()
-            yield self._worker
+            while len(self._workers) < count:
+                self._workers.append(CudaWorker())
+            yield self._workers[:count]
         except (CudaUnavailable, WorkerError) as error:
             raise InputError(f"device {self.device!r}: {error}") from None
 
@@ -183,8 +189,8 @@ class TargetPlanner:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self._worker is not None:
-            self._worker.close()
+        for worker in self._workers:
+            worker.close()
 
 
 class StepPlanner(TargetPlanner):

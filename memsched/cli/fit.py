@@ -47,6 +47,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="of chunk_loss,recompute,chunk_tokens,offload (default: auto, the first two)",
     )
+    parser.add_argument(
+        "--every-layer",
+        action="store_true",
+        help="for cuda: plan every rung with all layers; else those of a deep model are estimated from few layers, and "
+        "only the one that is chosen is planned so",
+    )
     declare_train_step(parser, " (default: where it does)")
     parser.add_argument("-o", "--output", metavar="FIGURE", help="draw the ladder to this .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print one memsched-fit/1 object")
@@ -60,7 +66,13 @@ def _run(arguments: argparse.Namespace) -> int:
     several: dict[Any, Fit] = {}
     try:
         planner = FitPlanner(
-            arguments.target, arguments.device, arguments.peak, names, room=room, train_step=arguments.train_step
+            arguments.target,
+            arguments.device,
+            arguments.peak,
+            names,
+            room=room,
+            train_step=arguments.train_step,
+            every_layer=arguments.every_layer,
         )
         with Progress() as tell, planner:
             if isinstance(varied, Values):
@@ -107,14 +119,15 @@ def _tell(text: str) -> None:
 
 
 def _tell_rung(rung: Rung) -> None:
-    _tell(f"{rung.setting}: {format_bytes(rung.peak)} at {rung.moment}")
+    about = "about " if rung.estimated else ""
+    _tell(f"{rung.setting}: {about}{format_bytes(rung.peak)} at {rung.moment}")
 
 
 def _need(planner: FitPlanner, varied: Range, given: Mapping[str, Any]) -> Callable[[int], tuple[int, str]]:
     """For `find_largest`: what the step needs with the first setting of the levers that fits, or with the lowest."""
 
     def need(number: int) -> tuple[int, str]:
-        found = planner.fit({**given, varied.name: number})
+        found = planner.fit({**given, varied.name: number}, confirm=False)
         if found.ladder.interrupted:
             raise KeyboardInterrupt
         return found.needed, f"fits: {found.ladder.chosen.setting}" if found.fits else "does not fit"

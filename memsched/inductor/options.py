@@ -151,11 +151,16 @@ class BackendOptions:
         if self.peak_budget != "":
             self.budget_bytes(1)
 
+    @property
+    def is_share(self) -> bool:
+        """Whether `peak_budget` is a share of what stock needs."""
+        return isinstance(self.peak_budget, str) and self.peak_budget.strip().endswith("x")
+
     def budget_bytes(self, stock_peak: int) -> int:
         """`peak_budget` in bytes, where stock needs `stock_peak`; raises ValueError for neither a size nor a share."""
         text = self.peak_budget
         try:
-            if isinstance(text, str) and text.strip().endswith("x"):
+            if isinstance(text, str) and self.is_share:
                 share = float(text.strip().removesuffix("x"))
                 if not 0 < share < float("inf"):
                     raise InputError(text)

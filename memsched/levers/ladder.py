@@ -14,6 +14,10 @@ the knapsack; other shares of what waits on the host.
 Claims.  Peaks strictly fall along the ladder, and where it goes next does not depend on the budget, which only says
 where to stop: so a smaller budget never gets a higher peak.  Every plan is made once, their number is bounded by
 `most_plans`, and equal plans give equal ladders, on every rank.
+
+Rungs may be estimated (`levers/depth.py`).  The one at which the ladder stops is then planned, and where it does not
+fit after all, the climb goes on from it.  Peaks still fall, but two budgets that lie within the error of an estimate
+from each other may get each other's rung.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ class Rung:
     stock_peak: what stock's own kernels and order need for the same traced graphs.
     graph: the name of that graph; blame: the largest tensor that is alive at its peak, for people.
     moved: bytes that the step copies between the GPU and the host.
+    estimated: whether the step was not planned whole; there is no bound then.
     """
 
     setting: Setting
@@ -56,6 +61,7 @@ class Rung:
     graph: str = ""
     blame: str = ""
     moved: int = 0
+    estimated: bool = False
 
     @property
     def work(self) -> int:
@@ -102,6 +108,7 @@ def climb(
     most_plans: int = 24,
     most_rungs: int | None = None,
     on_rung: Callable[[Rung], None] = lambda _rung: None,
+    confirm: Callable[[Setting], Rung] | None = None,
     interruptible: bool = False,
 ) -> Ladder:
     """Climb until the budget is met; without one, until nothing helps.
@@ -111,34 +118,87 @@ def climb(
     budget: bytes, given the first rung.
     first: where to begin.
     most_rungs: how many rungs above the first; None goes on.  on_rung: told each rung as it is found.
+    confirm: the planned rung of a setting whose rung was estimated; asked where the climb would end.
     interruptible: a KeyboardInterrupt behind the first rung ends the climb, and what was found is returned.
     """
-    planner = _Planner(plan, most_plans)
+    planner = _Planner(plan, confirm or plan, most_plans)
     here = planner.first(first or Setting())
-    rungs, limit = [here], None if budget is None else budget(here)
-    on_rung(here)
+    climbed = _Climb(planner, levers, None if budget is None else budget(here), most_rungs, on_rung)
+    climbed.add(here)
     interrupted = False
     try:
-        while (limit is None or rungs[-1].peak > limit) and (most_rungs is None or len(rungs) <= most_rungs):
-            following = _next(rungs[-1], levers, planner)
-            if following is None:
-                break
-            met = limit is not None and following.peak <= limit
-            for rung in _down_to(limit or 0, rungs[-1], following, planner) if met else [following]:
-                rungs.append(rung)
-                on_rung(rung)
+        climbed.go_on()
     except KeyboardInterrupt:
         if not interruptible:
             raise
         interrupted = True
-    return Ladder(tuple(rungs), limit, planner.plans, interrupted)
+    return Ladder(tuple(climbed.rungs), climbed.limit, planner.plans, interrupted)
+
+
+class _Climb:
+    """The rungs so far."""
+
+    def __init__(
+        self,
+        planner: _Planner,
+        levers: Sequence[Lever],
+        limit: int | None,
+        most_rungs: int | None,
+        on_rung: Callable[[Rung], None],
+    ) -> None:
+        self.planner, self.levers, self.limit = planner, levers, limit
+        self.most_rungs, self.on_rung = most_rungs, on_rung
+        self.rungs: list[Rung] = []
+
+    def add(self, rung: Rung) -> None:
+        self.rungs.append(rung)
+        self.on_rung(rung)
+
+    def go_on(self) -> None:
+        """Until the last rung meets the budget, or nothing helps, and is planned."""
+        while True:
+            if self._is_met() or not self._is_room() or not self._next():
+                if not self.rungs[-1].estimated:
+                    return
+                self._confirm_last()
+
+    def _is_met(self) -> bool:
+        return self.limit is not None and self.rungs[-1].peak <= self.limit
+
+    def _is_room(self) -> bool:
+        return self.most_rungs is None or len(self.rungs) <= self.most_rungs
+
+    def _next(self) -> bool:
+        """Go on to the next rung, or through those before it down to the budget; whether there is one."""
+        following = _next(self.rungs[-1], self.levers, self.planner)
+        if following is None:
+            return False
+        if self.limit is None or following.peak > self.limit:
+            self.add(following)
+            return True
+        for rung in _between(self.rungs[-1], following, self.planner):
+            self.add(rung)
+            if self._is_met():
+                break
+        return True
+
+    def _confirm_last(self) -> None:
+        """Plan the last rung; estimates that are not above it leave the ladder, and so does it if it is not lower."""
+        last = self.rungs.pop()
+        rung = self.planner.confirmed(last, must=not self.rungs)
+        if rung is None:
+            return
+        while len(self.rungs) > 1 and self.rungs[-1].estimated and self.rungs[-1].peak <= rung.peak:
+            self.rungs.pop()
+        if not self.rungs or rung.peak < self.rungs[-1].peak:
+            self.add(rung)
 
 
 class _Planner:
-    """Plans each setting once, and no more than a number of them."""
+    """Plans each setting once, and no more than a number of them; confirms estimates beyond that."""
 
-    def __init__(self, plan: Callable[[Setting], Rung], most: int) -> None:
-        self._plan, self._left = plan, most
+    def __init__(self, plan: Callable[[Setting], Rung], confirm: Callable[[Setting], Rung], most: int) -> None:
+        self._plan, self._confirm, self._left = plan, confirm, most
         self._known: dict[Setting, Rung | None] = {}
 
     @property
@@ -162,6 +222,16 @@ class _Planner:
                 self._known[setting] = None
         return self._known[setting]
 
+    def confirmed(self, rung: Rung, *, must: bool) -> Rung | None:
+        """The rung, planned, and known as that from now on; None where it cannot be, but for one that must."""
+        try:
+            self._known[rung.setting] = self._confirm(rung.setting)
+        except ValueError:
+            if must:
+                raise
+            self._known[rung.setting] = None
+        return self._known[rung.setting]
+
     def better(self, settings: Iterable[Setting], than: Rung) -> Iterator[Rung]:
         """The rungs that are lower than `than` by what counts."""
         for setting in settings:
@@ -182,10 +252,10 @@ def _next(here: Rung, levers: Sequence[Lever], planner: _Planner) -> Rung | None
     return min(found, key=lambda rung: _price(rung, here), default=None)
 
 
-def _down_to(limit: int, above: Rung, below: Rung, planner: _Planner) -> list[Rung]:
-    """The rungs between two, work rising and peaks falling, up to the first within `limit` bytes, which `below` is.
+def _between(above: Rung, below: Rung, planner: _Planner) -> list[Rung]:
+    """The rungs between two, work rising and peaks falling, and `below`.
 
-    All of them are planned, whatever the limit: what is chosen for less memory is never higher.
+    All of them are planned, whatever the budget: what is chosen for less memory is never higher.
     """
     planned = [planner.rung(setting) for setting in between(above.setting, below.setting)]
     cheaper = [rung for rung in planned if rung is not None and rung.work < below.work and rung.peak > below.peak]
@@ -193,8 +263,6 @@ def _down_to(limit: int, above: Rung, below: Rung, planner: _Planner) -> list[Ru
     for rung in sorted(cheaper, key=lambda rung: (rung.work, rung.peak)):
         if rung.peak < (found[-1] if found else above).peak:
             found.append(rung)
-            if rung.peak <= limit:
-                return found
     return [*found, below]
 
 

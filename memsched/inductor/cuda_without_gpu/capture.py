@@ -35,23 +35,20 @@ from memsched.inductor.capture.lower import Way, lower, planned_way, stock_way, 
 from memsched.inductor.capture.wrapper_source import Wrapper, capture_wrappers
 from memsched.inductor.compat import SchedulerPass, log_messages_dropped
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
-from memsched.inductor.cuda_without_gpu.pretend import Gpu, pretend_gpu
-from memsched.inductor.cuda_without_gpu.worker import report_progress, show_device
 from memsched.inductor.extract import extract_graph
 from memsched.inductor.failures import break_of, logging_setting, past_messages, reason_of
 from memsched.inductor.host import graph_name
 from memsched.inductor.options import split_options
 from memsched.inductor.questions.fake_step import FakeStep, build_step
-from memsched.inductor.questions.plan_step import plan_fake_step
+from memsched.inductor.questions.shallow import shallow_step
 from memsched.inductor.train_step.options import StepOptions
 from memsched.inductor.train_step.program import Until
 from memsched.inductor.train_step.step import Refusal, TrainStep
 from memsched.levers.step_moments import StepMoment
-from memsched.records.question import StepQuestion
 from memsched.records.report import GraphKind, GraphReport
-from memsched.records.step import TRAIN_STEP, PlannedStep
+from memsched.records.step import TRAIN_STEP
 
-__all__ = ["capture_step", "capture_train_step", "plan_cuda_target", "plan_target"]
+__all__ = ["capture_step", "capture_train_step", "plan_target"]
 
 Progress = Callable[[str], None]
 
@@ -66,6 +63,7 @@ def plan_target(
     train: bool = True,
     optional: Sequence[str] = (),
     code: bool = True,
+    depth: int = 0,
     progress: Progress = lambda _text: None,
 ) -> list[StepPlan]:
     """The plans of the step that `module:function` builds, without running it; on fake tensors of `device`.
@@ -76,6 +74,7 @@ def plan_target(
         why there is none, where they do not take the step.
     code: without it planning ends behind fusion: the reports are the same, and there are no wrappers and no bytes of
         them.
+    depth: how often the model repeats its blocks instead of as often as it does (`questions.shallow`); 0: as it is.
 
     Raises:
         InputError: the step cannot be built or compiled, or an option is wrong; one line.
@@ -83,6 +82,7 @@ def plan_target(
     known = _ways(options or {})
     progress(f"{target}: building the model")
     step = build_step(target, arguments or {}, device, progress)
+    step = shallow_step(step, depth) if depth else step
     progress(f"{target}: tracing")
     started = time.perf_counter()
     compiled = [way for way in ways if way != TRAIN_STEP]
@@ -111,19 +111,6 @@ def _plan_train_step(step: FakeStep, device: str, options: Mapping[str, Any], *,
             raise
         return replace(empty, refusal=str(error))
     return replace(empty, graphs=(graph,), moments=moments, seconds=time.perf_counter() - started)
-
-
-def plan_cuda_target(target: str, **how: Any) -> list[StepPlan]:
-    """`plan_target` on a GPU that does not exist; called in a worker."""
-    with pretend_gpu(show_device, Gpu()):
-        return plan_target(target, device="cuda", progress=report_progress, **how)
-
-
-def plan_cuda_step(name: str, question: StepQuestion, arguments: Mapping[str, Any]) -> PlannedStep:
-    """What `questions.plan_step` plans of a step, on a GPU that does not exist; called in a worker."""
-    with pretend_gpu(show_device, Gpu()), functorch_config.patch(graphsafe_rng_functionalization=False):
-        step = build_step(name, arguments, "cuda", report_progress)
-        return plan_fake_step(step, question, progress=report_progress)
 
 
 def _ways(options: Mapping[str, Any]) -> dict[str, Way]:

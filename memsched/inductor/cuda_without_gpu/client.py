@@ -71,7 +71,7 @@ class CudaWorker:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         try:
-            self._reply(None)
+            self.answer()
         except BaseException:
             self.close()
             raise
@@ -80,7 +80,19 @@ class CudaWorker:
         """`plans` of one way: of memsched, or of stock Inductor."""
         return self.plans(target, ways=("stock" if stock else "memsched",), **how)[0]
 
-    def plans(
+    def plans(self, target: str, *, progress: Progress | None = None, **how: Any) -> list[StepPlan]:
+        """The CUDA plans of the step that `module:function` builds (`questions.target`), one for each way.
+
+        how: see `ask_for_plans`.
+
+        Raises:
+            InputError: the function, or the model that it builds, cannot be planned; one line.
+        """
+        self.ask_for_plans(target, **how)
+        plans: list[StepPlan] = self.answer(progress)
+        return plans
+
+    def ask_for_plans(
         self,
         target: str,
         *,
@@ -91,9 +103,9 @@ class CudaWorker:
         train: bool = True,
         optional: Sequence[str] = (),
         code: bool = True,
-        progress: Progress | None = None,
-    ) -> list[StepPlan]:
-        """The CUDA plans of the step that `module:function` builds (`questions.target`), one for each way.
+        depth: int = 0,
+    ) -> None:
+        """Ask for plans, which `answer` then waits for.
 
         options: of `BackendOptions`, and any of Inductor's own.
         batch_size: given to the function as its argument `batch_size`.
@@ -101,12 +113,10 @@ class CudaWorker:
         train: plan the backward too.
         optional: ways that are left out where the function returns no optimizer (`capture.plan_target`).
         code: generate wrappers and replay them; without it there are reports only.
-
-        Raises:
-            InputError: the function, or the model that it builds, cannot be planned; one line.
+        depth: how often the model repeats its blocks; 0 for as often as it does.
         """
-        plans: list[StepPlan] = self.call(
-            "memsched.inductor.cuda_without_gpu.capture:plan_cuda_target",
+        self.ask(
+            "memsched.inductor.cuda_without_gpu.requests:plan_cuda_target",
             target,
             ways=tuple(ways),
             options=dict(options or {}),
@@ -114,9 +124,8 @@ class CudaWorker:
             train=train,
             optional=tuple(optional),
             code=code,
-            progress=progress,
+            depth=depth,
         )
-        return plans
 
     def call(self, target: str, *arguments: Any, progress: Progress | None = None, **keywords: Any) -> Any:
         """What the function named "package.module:function" returns when it is called in the worker.
@@ -125,15 +134,20 @@ class CudaWorker:
             InputError, CudaUnavailable: raised by the function.
             WorkerError: any other error, or the end of the process.
         """
+        self.ask(target, *arguments, **keywords)
+        return self.answer(progress)
+
+    def ask(self, target: str, *arguments: Any, **keywords: Any) -> None:
+        """Have the function called; one question at a time.  Raises WorkerError where the process has ended."""
         assert self._process.stdin is not None
         try:
             pickle.dump((target, arguments, keywords), self._process.stdin)
             self._process.stdin.flush()
         except BrokenPipeError:
             raise WorkerError(self._last_words()) from None
-        return self._reply(progress)
 
-    def _reply(self, progress: Progress | None) -> Any:
+    def answer(self, progress: Progress | None = None) -> Any:
+        """What the function that was asked for returns; raises as `call` does."""
         assert self._process.stdout is not None
         while True:
             try:

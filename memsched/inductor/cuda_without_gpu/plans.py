@@ -4,6 +4,7 @@ StepPlan
   graphs   PlannedGraph: report (as from `memsched.reports()`), graphs before and after fusion, the wrapper's source,
            and the bytes of the wrapper's replay
   held     what the caller holds while the graphs run
+StepFacts  what is known of it before any plan
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from memsched.levers.step_moments import StepMoment
 from memsched.records.report import GraphKind, GraphReport
 from memsched.records.step import HeldBytes
 
-__all__ = ["PlannedGraph", "StepPlan"]
+__all__ = ["PlannedGraph", "StepFacts", "StepPlan"]
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,12 @@ class StepPlan:
         """The figures, without graphs and sources."""
         plain = {key: value for key, value in vars(self).items() if key not in ("graphs", "held", "moments")}
         return plain | {"graphs": [report.to_json() for report in self.reports]}
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What the caller holds, whether there are optimizers, and how often the model repeats its blocks, if it does."""
+
+    held: HeldBytes
+    has_optimizer: bool
+    depth: int

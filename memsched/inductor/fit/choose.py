@@ -68,15 +68,20 @@ def climb_for(
     on_rung: Callable[[Rung], None] = lambda _rung: None,
     *,
     limit: Callable[[Rung], int] | None = None,
+    confirm: Callable[[Setting], Rung] | None = None,
     interruptible: bool = False,
 ) -> Ladder:
-    """The ladder of `options`: to `limit`, or to its budget; without either, as far as its levers lower the peak."""
+    """The ladder of `options`: to `limit`, or to its budget; without either, as far as its levers lower the peak.
+
+    confirm: see `climb`.
+    """
     return climb(
         plan,
         options.pulled,
         budget=limit or budget_of(options),
         first=options.setting,
         on_rung=on_rung,
+        confirm=confirm,
         interruptible=interruptible,
     )
 

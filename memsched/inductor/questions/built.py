@@ -57,7 +57,7 @@ def _plan_cuda(name: str, question: StepQuestion, arguments: Mapping[str, Any], 
     try:
         with CudaWorker() as worker:
             planned: PlannedStep = worker.call(
-                "memsched.inductor.cuda_without_gpu.capture:plan_cuda_step",
+                "memsched.inductor.cuda_without_gpu.requests:plan_cuda_step",
                 name,
                 question,
                 dict(arguments),

@@ -25,7 +25,7 @@ from memsched.inductor.optimizer_step import without_state
 from memsched.inductor.questions.target import Target, build_target, find_function
 from memsched.records.step import HeldBytes
 
-__all__ = ["FakeStep", "build_step", "returns_optimizer"]
+__all__ = ["FakeStep", "build_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,6 @@ def build_step(
     optimizers = tuple(_of_twins(optimizer, twins) for optimizer in step.optimizers)
     held = held_bytes(step.model, batch, optimizers)
     return FakeStep(mode, step.model, batch, held, optimizers)
-
-
-def returns_optimizer(target: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether the function returns an optimizer with its model and batch.  Raises InputError."""
-    return bool(build_step(target, arguments, "cpu").optimizers)
 
 
 def _of_twins(optimizer: Optimizer, twins: FakeTwins) -> Optimizer:

@@ -26,7 +26,13 @@ def fit_text(ladder: Ladder, train_step: bool, held: int | None = None) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     beside = [] if held is None else [f"beside it parameters, optimizer state and batch: {format_bytes(held)}"]
-    return "\n".join([*lines, "", *_verdict(ladder), *beside, *_code(ladder.chosen.setting, train_step)])
+    estimated = ["estimated: from plans of the model with few of its layers"] if _has_estimates(ladder) else []
+    told = [*_verdict(ladder), *estimated, *beside, *_code(ladder.chosen.setting, train_step)]
+    return "\n".join([*lines, "", *told])
+
+
+def _has_estimates(ladder: Ladder) -> bool:
+    return any(rung.estimated for rung in ladder.rungs)
 
 
 def fit_rows(ladder: Ladder) -> list[list[str]]:
@@ -43,7 +49,7 @@ def fit_rows(ladder: Ladder) -> list[list[str]]:
                 f"{rung.peak / first.peak:.2f}" if first.peak else "",
                 _price(ladder, rung),
                 str(rung.kernels),
-                format_bytes(rung.bound),
+                "-" if rung.estimated else format_bytes(rung.bound),
                 rung.status,
             ]
         )
@@ -110,6 +116,7 @@ def _rung_to_json(ladder: Ladder, rung: Rung) -> dict[str, Any]:
         "flops": rung.flops,
         "recompute_flops": ladder.recomputed(rung),
         "moved": rung.moved,
+        "estimated": rung.estimated,
         "blame": rung.blame,
     }
 
@@ -124,6 +131,9 @@ _COLORS = {
 }
 
 
+_BOUND = "no order of its kernels needs less"
+
+
 def draw_ladder(ladder: Ladder, title: str, form: str) -> bytes:
     """A bar for each rung: its peak, in the color of the moment, its bound, and what it computes again.
 
@@ -134,12 +144,13 @@ def draw_ladder(ladder: Ladder, title: str, form: str) -> bytes:
     stock = ladder.rungs[0].stock_peak
     for at, rung in enumerate(ladder.rungs):
         axes.barh(at, rung.peak / 2**20, height=0.62, color=_COLORS[rung.moment])
-        bound = "no order of its kernels needs less" if at == 0 else None
-        axes.plot([rung.bound / 2**20] * 2, [at - 0.31, at + 0.31], color="black", lw=1.2, label=bound)
+        if not rung.estimated:
+            axes.plot([rung.bound / 2**20] * 2, [at - 0.31, at + 0.31], color="black", lw=1.2, label=_BOUND)
         again = f", {ladder.recomputed(rung) / 1e9:.2f} GFLOP again" if ladder.recomputed(rung) else ""
         chosen = ", chosen" if rung == ladder.chosen else ""
+        about = "about " if rung.estimated else ""
         axes.annotate(
-            f"{format_bytes(rung.peak)}{again}{chosen}",
+            f"{about}{format_bytes(rung.peak)}{again}{chosen}",
             (rung.peak / 2**20, at),
             xytext=(4, 0),
             textcoords="offset points",
@@ -156,5 +167,7 @@ def draw_ladder(ladder: Ladder, title: str, form: str) -> bytes:
     axes.set_xlim(0, 1.45 * max(stock, ladder.rungs[0].peak) / 2**20)
     axes.set(xlabel="peak above what the caller holds, MiB", title=title)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower right", frameon=False)
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    axes.legend(once.values(), once.keys(), fontsize=7, loc="lower right", frameon=False)
     return image_of(figure, form)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,10 @@ def test_bad_input_is_one_line(argv: tuple[str, ...], words: str, capsys: pytest
 def test_fit_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fake tensors, in a worker: the ladder of a language model that is not built on any device."""
     from memsched.fitting import FitPlanner
-    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
+    from memsched.inductor.cuda_without_gpu import missing
 
-    try:
-        CudaWorker().close()
-    except CudaUnavailable as reason:
-        pytest.skip(str(reason))
+    if missing():
+        pytest.skip(missing())
     monkeypatch.chdir(ROOT)
     with FitPlanner("tests.inductor.fit.test_targets:language_step", "cuda", "0.9x", ["recompute"]) as planner:
         found = planner.fit()
@@ -159,12 +158,10 @@ def test_fit_of_the_whole_step_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None
     for that it is the caller's.
     """
     from memsched.fitting import FitPlanner
-    from memsched.inductor.cuda_without_gpu import CudaUnavailable, CudaWorker
+    from memsched.inductor.cuda_without_gpu import missing
 
-    try:
-        CudaWorker().close()
-    except CudaUnavailable as reason:
-        pytest.skip(str(reason))
+    if missing():
+        pytest.skip(missing())
     monkeypatch.chdir(ROOT)
     target, levers, found = "tests.inductor.fit.test_targets:trained_step", ["chunk_loss"], {}
     for train_step in (None, False):
@@ -181,6 +178,56 @@ def trained_step() -> tuple[nn.Module, tuple[Tensor, Tensor], torch.optim.Optimi
     """For `FitPlanner`."""
     model, inputs = language_step()
     return model, inputs, torch.optim.AdamW(model.parameters())
+
+
+@pytest.mark.fakecuda
+@pytest.mark.parametrize("train_step", [True, False])
+def test_a_deep_step_is_estimated_from_few_layers_and_what_is_chosen_is_planned(
+    train_step: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The estimates beside plans of the same settings; the chosen one is the plan itself."""
+    from memsched.fitting import FitPlanner
+    from memsched.inductor.cuda_without_gpu import missing
+
+    if missing():
+        pytest.skip(missing())
+    monkeypatch.chdir(ROOT)
+    target, told = "tests.inductor.fit.test_targets:deep_step", []
+    with FitPlanner(target, "cuda", "", ["chunk_loss"], train_step=train_step) as planner:
+        found = planner.fit(on_rung=told.append)
+        planner.every_layer = True
+        whole = {rung.setting: rung for rung in planner.fit().ladder.rungs}
+    *before, chosen = found.ladder.rungs
+    assert replace(chosen, graph="") == replace(whole[chosen.setting], graph="") and not chosen.estimated
+    assert before and all(rung.estimated for rung in before)
+    assert [rung.setting for rung in before] == list(whole)[: len(before)]
+    for rung in before:
+        assert rung.peak == pytest.approx(whole[rung.setting].peak, rel=0.03)
+        assert rung.kernels == whole[rung.setting].kernels
+    assert told == [*before, told[-2], chosen] and told[-2].estimated
+    assert "estimated: from plans of the model with few of its layers" in str(found)
+
+
+class Deep(nn.Module):
+    """Twelve small blocks, and logits above them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(512, 16)
+        self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(12))
+        self.head = nn.Linear(16, 512, bias=False)
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x).tanh()
+        return nn.functional.cross_entropy(self.head(x).flatten(0, 1), targets.flatten())
+
+
+def deep_step() -> tuple[nn.Module, tuple[Tensor, Tensor], torch.optim.Optimizer]:
+    """For `FitPlanner`."""
+    model = Deep()
+    return model, batch(), torch.optim.SGD(model.parameters(), 0.1)
 
 
 @pytest.mark.plans
