@@ -21,12 +21,24 @@ from memsched.search.solver import solve
 __all__ = ["estimated_graph", "estimated_peak"]
 
 
-def estimated_peak(graph: fx.Graph, time_limit_s: float) -> int:
-    """Bytes that `graph` is estimated to need under a good order; CPU seconds of the search are limited."""
+_SECONDS, _SECONDS_PER_NODE = 0.1, 1e-4
+"""CPU seconds that a search for an estimate may take: for a few nodes, and for each of many.
+
+A search that ends before it has come to all of a graph says how far it came: the step of a Llama of 16 layers (10,800
+nodes) was estimated above its variant with 0.1 s, and is 29% below it with 0.3 s or more.
+"""
+
+
+def estimated_peak(graph: fx.Graph, time_limit_s: float = _SECONDS) -> int:
+    """Bytes that `graph` is estimated to need under a good order.
+
+    time_limit_s: CPU seconds of the search for a graph of few nodes.
+    """
     estimated = estimated_graph(graph)
     if not estimated.ops:
         return estimated.start_bytes
-    limits = repeatable(Options(time_limit_s, use_ilp=False, method="local"), 1.0)
+    seconds = max(time_limit_s, _SECONDS_PER_NODE * len(graph.nodes))
+    limits = repeatable(Options(seconds, use_ilp=False, method="local"), 1.0)
     return solve(estimated, limits, start_orders=[range(len(estimated))]).peak
 
 

@@ -30,8 +30,6 @@ from memsched.inductor.rewrites.realize import realized
 
 __all__ = ["realize_sums"]
 
-_ESTIMATE_S = 0.1
-"""CPU seconds of a search for the estimate of the peak, with the sums and without."""
 _LEAST_GAIN = 0.02
 """Share of the estimated peak by which it must fall, to be worth a second plan."""
 
@@ -49,9 +47,9 @@ def realize_sums(graph: fx.Graph) -> list[fx.Node]:
             made.append(node)
     if not made:
         return []
-    before = estimated_peak(graph, _ESTIMATE_S)
+    before = estimated_peak(graph)
     seen = [realized(graph, node) for node in made]
-    if estimated_peak(graph, _ESTIMATE_S) > (1 - _LEAST_GAIN) * before:
+    if estimated_peak(graph) > (1 - _LEAST_GAIN) * before:
         for node in seen:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)

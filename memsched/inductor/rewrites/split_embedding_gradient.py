@@ -43,9 +43,6 @@ _PARTS = 16
 _ALIGNED = 8
 """Columns of a part are a multiple of it where the table is wide enough."""
 
-_ESTIMATE_S = 0.1
-"""CPU seconds of a search for the estimate of the peak, as a whole and in parts."""
-
 
 def split_embedding_gradients(graph: fx.Graph) -> list[fx.Node]:
     """Replace tables that are rounded to half precision by their columns, put together; returns the first of each.
@@ -57,7 +54,7 @@ def split_embedding_gradients(graph: fx.Graph) -> list[fx.Node]:
     trial = fx.Graph()
     trial.output(trial.graph_copy(graph, {}))
     _split(trial)
-    if estimated_peak(trial, _ESTIMATE_S) >= estimated_peak(graph, _ESTIMATE_S):
+    if estimated_peak(trial) >= estimated_peak(graph):
         return []
     return _split(graph)
 
