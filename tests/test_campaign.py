@@ -29,5 +29,5 @@ def test_fusion_groups_are_what_a_replay_says() -> None:
 def test_a_fault_anywhere_leaves_the_compile_whole() -> None:
     from tests.campaign import broken_compiles
 
-    result = broken_compiles.run(3, 5, lambda done: None)
+    result = broken_compiles.run(3, 5, lambda done: None, broken_compiles.QUICK)
     assert not result["wrong"], result["faults"]

@@ -14,7 +14,7 @@ import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -33,13 +33,9 @@ _ERRORS: tuple[type[BaseException], ...] = (
     *(RuntimeError, KeyError, AssertionError, MemoryError, RecursionError, OSError, IndexError, TypeError),
     KeyboardInterrupt,
 )
-_OPTIONS: tuple[tuple[dict[str, Any], int], ...] = (
-    ({}, 4),
-    ({"fusion": "stock"}, 2),
-    ({"chunk_loss": 2}, 3),
-    ({"peak_budget": "0.7x"}, 1),  # plans every rung: six times as long
-)
-"""Options of a compile, and how often they are taken."""
+QUICK: tuple[tuple[dict[str, Any], int], ...] = (({}, 4), ({"fusion": "stock"}, 2), ({"chunk_loss": 2}, 3))
+_OPTIONS = (*QUICK, ({"peak_budget": "0.7x"}, 1))
+"""Options of a compile, and how often they are taken; the last plans every rung: six times as long."""
 _EXEMPT_FILES = ("options.py", Path(failures.__file__).name, Path(published.__file__).name)
 """What parses the user's options must raise; what tells of a failure cannot be told of itself."""
 _CALL_INDUCTOR = ("compile_planned", "_compile_chunked", "_with_choices.<locals>.compile_with_choices")
@@ -103,15 +99,17 @@ class Fault:
                 raise self.error("a fault for the test")
 
 
-def run(count: int, seed: int, progress: Callable[[int], None]) -> dict[str, object]:
-    """`count` compiles with a fault each."""
+def run(
+    count: int, seed: int, progress: Callable[[int], None], kinds: Sequence[tuple[dict[str, Any], int]] = _OPTIONS
+) -> dict[str, object]:
+    """`count` compiles with a fault each; kinds: options of a compile, and how often they are taken."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     trial = Trial()
     faults: list[str] = []
     counts: Counter[str] = Counter()
     for done in range(count):
-        options = rng.choices([options for options, _ in _OPTIONS], [often for _, often in _OPTIONS])[0]
+        options = rng.choices([options for options, _ in kinds], [often for _, often in kinds])[0]
         calls = trial.calls(options)
         code = rng.choice([code for code in calls if not _is_exempt(code)])
         fault = Fault(code, rng.randint(1, calls[code]), rng.choice(_ERRORS))
