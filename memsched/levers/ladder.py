@@ -184,8 +184,8 @@ class _Climb:
 
     def _confirm_last(self) -> None:
         """Plan the last rung; estimates that are not above it leave the ladder, and so does it if it is not lower."""
-        last = self.rungs.pop()
-        rung = self.planner.confirmed(last, must=not self.rungs)
+        rung = self.planner.confirmed(self.rungs[-1], must=len(self.rungs) == 1)
+        self.rungs.pop()
         if rung is None:
             return
         while len(self.rungs) > 1 and self.rungs[-1].estimated and self.rungs[-1].peak <= rung.peak:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -128,3 +129,19 @@ def test_what_cannot_be_planned_whole_is_left_out() -> None:
 
     ladder = climb(estimate, (Lever.CHUNK_LOSS,), confirm=confirm)
     assert [rung.setting for rung in ladder.rungs] == [Setting()] and not ladder.chosen.estimated
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_an_interrupted_confirmation_leaves_the_estimate(limit: int | None) -> None:
+    """A whole plan takes minutes: whoever does not wait for it has what was found."""
+    plan = step(logits=100, saved=64, block=5)
+
+    def confirm(_setting: Setting) -> Rung:
+        raise KeyboardInterrupt
+
+    def estimate(setting: Setting) -> Rung:
+        return replace(plan(setting), bound=0, status="estimated", estimated=True)
+
+    budget = None if limit is None else (lambda _rung: limit)
+    ladder = climb(estimate, (Lever.CHUNK_LOSS,), budget=budget, confirm=confirm, interruptible=True)
+    assert ladder.interrupted and ladder.chosen.estimated

@@ -12,7 +12,7 @@ depth that a shallow step could be measured by.  The layer's number is the one s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -60,32 +60,48 @@ def _repeated(model: object) -> list[tuple[nn.Module, int, int]]:
 
 def _lists_in(module: nn.Module) -> Iterator[tuple[nn.Module, int, int]]:
     """The outermost lists that repeat blocks at all; one of different stages is looked into."""
-    children = list(module._modules.values())
+    children = [child for child in module._modules.values() if child is not None]
     if isinstance(module, _LISTS) and children:
-        blocks = [_signature(block) for block in children if block is not None]
+        blocks = _signatures(children)
         period = next(p for p in range(1, len(blocks) + 1) if len(blocks) % p == 0 and blocks[p:] == blocks[:-p])
         if period < len(blocks):
             yield module, period, len(blocks) // period
             return
     for child in children:
-        yield from _lists_in(child) if child is not None else ()
+        yield from _lists_in(child)
 
 
-def _signature(block: nn.Module) -> Hashable:
-    """Types of its modules, sizes of its tensors, and settings of both; no numbers but whether they are zero."""
-    tensors = (
-        (name, tuple(one.shape), one.dtype, one.requires_grad)
-        for name, one in itertools.chain(block.named_parameters(), block.named_buffers())
-    )
-    settings = (
-        (name, type(one), tuple((key, _setting(value)) for key, value in vars(one).items() if key[0] != "_"))
-        for name, one in block.named_modules()
-    )
-    return tuple(tensors), tuple(settings)
+def _signatures(blocks: Sequence[nn.Module]) -> list[Hashable]:
+    """For each block, types of its modules, sizes of its tensors, and settings of both, without the block's number."""
+    settings = [dict(_settings_of(block)) for block in blocks]
+    numbers = {name for name, first in settings[0].items() if _counts(first, [one.get(name) for one in settings])}
+    return [
+        (tuple(_tensors_of(block)), tuple((name, value) for name, value in of_block.items() if name not in numbers))
+        for block, of_block in zip(blocks, settings, strict=True)
+    ]
 
 
-def _setting(value: object) -> Hashable:
-    """What may tell two blocks apart: words and choices.  Layers are numbered, and drop more the deeper they are."""
-    if isinstance(value, str | bool) or value is None:
+def _counts(first: Hashable, values: Sequence[Hashable]) -> bool:
+    """Whether a setting numbers the blocks: one more in each."""
+    return type(first) is int and len(values) > 1 and list(values) == list(range(first, first + len(values)))
+
+
+def _tensors_of(block: nn.Module) -> Iterator[Hashable]:
+    for name, tensor in itertools.chain(block.named_parameters(), block.named_buffers()):
+        yield name, tuple(tensor.shape), tensor.dtype, tensor.requires_grad
+
+
+def _settings_of(block: nn.Module) -> Iterator[tuple[str, Hashable]]:
+    """Words, choices and sizes by name, the type of anything else: layers drop more the deeper they are."""
+    for path, module in block.named_modules():
+        yield path, type(module).__qualname__
+        for name, value in vars(module).items():
+            if not name.startswith("_"):
+                is_plain = isinstance(value, str | int | None)
+                yield f"{path}.{name}", value if is_plain else _sizes_or_type(value)
+
+
+def _sizes_or_type(value: object) -> Hashable:
+    if isinstance(value, tuple) and all(isinstance(one, int) for one in value):
         return value
     return type(value).__qualname__

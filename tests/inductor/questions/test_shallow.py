@@ -17,13 +17,14 @@ from tests.inductor.fit.language import Language
 
 
 class Layer(nn.Module):
-    def __init__(self, kind: str = "full", width: int = 4) -> None:
+    def __init__(self, kind: str = "full", number: int = 0, window: int = 8) -> None:
         super().__init__()
-        self.kind, self.linear = kind, nn.Linear(width, width)
+        self.kind, self.number, self.window, self.linear = kind, number, window, nn.Linear(4, 4)
 
 
 def layers(*kinds: str) -> nn.ModuleList:
-    return nn.ModuleList(Layer(kind) for kind in kinds)
+    """Numbered, as those of transformers are."""
+    return nn.ModuleList(Layer(kind, number) for number, kind in enumerate(kinds))
 
 
 def experts() -> nn.Module:
@@ -48,6 +49,8 @@ shared = Layer()
         (nn.ModuleList([layers(*["full"] * 12), layers(*["full"] * 8)]), 0),
         (layers(*["full"] * 3), 0),
         (layers(*["full"] * 11, "wide"), 0),
+        (nn.ModuleList(Layer(number=at, window=8 if at % 2 else 4) for at in range(16)), 8),
+        (nn.Sequential(*(nn.Conv2d(4, 4, 3, stride=2 if at == 7 else 1) for at in range(8))), 0),
         (nn.ModuleList(experts() for _ in range(4)), 0),
         (nn.ModuleList(experts() for _ in range(10)), 10),
         (nn.Linear(4, 4), 0),
@@ -55,7 +58,17 @@ shared = Layer()
     ],
     ids=[
         *("list", "sequence", "by name", "three make a period", "shared", "stages", "encoder and decoder"),
-        *("unequal depths", "few", "the last differs", "experts of few layers", "experts", "no list", "no module"),
+        *(
+            "unequal depths",
+            "few",
+            "the last differs",
+            "windows",
+            "strides",
+            "experts of few layers",
+            "experts",
+            "no list",
+            "no module",
+        ),
     ],
 )
 def test_how_often_blocks_repeat(model: object, depth: int) -> None:
