@@ -14,8 +14,12 @@ Order and fusion are chosen together: before a fusion is refused, the whole orde
 it (`memsched.fusion.room`), and when the fusion is made, that order becomes the plan.  A refusal is no more than an
 answer about the groups of that moment: asked again after another fusion, it is judged again.
 
+Where fusions bring the peak down, the order is searched again for what binds now, and the budget falls with the peak
+(`memsched.fusion.lower`): else whatever was planned below the first peak would be lost to the fusions that follow.
+
 Everything else stays Inductor's choice.  Decisions are repeatable: they depend on the graph, the order, the budget and
-the questions, never on time.  Beyond `work_limit` group visits every fusion is accepted, as stock would.
+the questions, never on time.  Beyond `work_limit` group visits only fusions of near groups are judged, and beyond four
+times as many none: the others are accepted, as stock would.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from dataclasses import dataclass
 from memsched.core.graph import Graph
 from memsched.fusion.groups import FusionCycle, Groups, Placement
 from memsched.fusion.in_place import InPlace
+from memsched.fusion.lower import lower_order
 from memsched.fusion.room import make_room
 from memsched.fusion.score import FusionScore, score_placement
 from memsched.search.budget import Budget
@@ -35,9 +40,18 @@ __all__ = ["FusionPlanner"]
 
 _WORK_LIMIT = 2_000_000
 """Group visits of about 2 microseconds each, so a few seconds; a backward graph of 1,000 ops takes about 35,000."""
+_NEAR = 64
+"""Ops between two groups that are near."""
 _ROOM_UNITS = 10_000
 """Units of work (of 50 microseconds) for all searches for room together."""
 _ROOM_UNITS_PER_FUSION = 400
+_LOWER_UNITS = 20_000
+"""Units of work for all searches after the peak has fallen."""
+_LOWER_UNITS_PER_FALL = 4_000
+_LEAST_FUSIONS, _SEARCHES = 8, 20
+"""After a fall it is searched again behind so many fusions, or behind one for every so many groups."""
+_FALL = 0.05
+"""Share of the peak by which it must fall to be worth one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +69,13 @@ class FusionPlanner:
     graph: the ops before fusion.
     order: the planned order of `graph`.
     budget: bytes that no fusion may exceed; None for the peak of `order`.
-    work_limit: groups that may be visited before everything is accepted.
+    work_limit: groups that may be visited before fusions of groups that are far from each other are accepted unseen;
+        four times as many before everything is.
     room_units: units of work for searching an order that has room for a fusion; 0 keeps the plan's order.
     max_extra_kernels: kernels that refusals may cost.  One more, and the budget rises to the price of the cheapest
         refusal that stands, until all that stand cost no more than that.  None: the budget never rises.
     in_place: what may be written over what; by default nothing is.
+    falls: whether the budget falls with the peak of the plan; it keeps its ratio to it.
 
     `made` are the fusions in the order in which they were made, judged at that moment; `refusals` the answers no.
     """
@@ -73,26 +89,32 @@ class FusionPlanner:
         room_units: int = _ROOM_UNITS,
         max_extra_kernels: int | None = None,
         in_place: InPlace | None = None,
+        *,
+        falls: bool = False,
     ) -> None:
         self.groups = Groups(graph, order, in_place)
-        self.budget = self.groups.peak() if budget is None else budget
+        self._lowest = self.groups.peak()
+        self.budget = self._lowest if budget is None else budget
+        self._ratio = self.budget / max(1, self._lowest)
         self.work_limit = work_limit
         self.max_extra_kernels = max_extra_kernels
         self.questions = 0
         self.made: list[FusionScore] = []
         self.refusals: dict[tuple[int, int], FusionScore] = {}
         self._room = Budget(room_units)
+        self._lower = Budget(_LOWER_UNITS if falls else 0)
+        self._next_search = len(graph)
         self._searched: set[tuple[int, ...]] = set()
         self._ways: dict[tuple[int, int], _Way | None] = {}
         self._ways_version = -1
 
     def forbid_search(self) -> None:
         """Judge every fusion in the order that the plan has, from now on."""
-        self._room.units = 0
+        self._room.units = self._lower.units = 0
 
     @property
     def exhausted(self) -> bool:
-        """Whether the work limit is spent, and every further fusion is accepted."""
+        """Whether the work limit is spent, and not every further fusion is judged."""
         return self.groups.visited > self.work_limit
 
     def may_fuse(self, ops: Iterable[int], other: Iterable[int], shared: int = 0) -> bool:
@@ -103,13 +125,19 @@ class FusionPlanner:
         """
         first, second = self.fuse(ops), self.fuse(other)
         self.questions += 1
-        if first == second or self.exhausted:
+        if first == second or (self.exhausted and not self._is_worth_a_look(first, second)):
             return True
+        self._fall()
         key = (min(first, second), max(first, second))
         ways = self._ways_now()
         if key not in ways:
             ways[key] = self._way(*key, shared)
         return ways[key] is not None
+
+    def _is_worth_a_look(self, first: int, second: int) -> bool:
+        """Whether two groups are judged beyond the work limit: few groups lie between, and that costs little."""
+        distance = abs(self.groups.position(first) - self.groups.position(second))
+        return distance <= _NEAR and self.groups.visited <= 4 * self.work_limit
 
     def fuse(self, ops: Iterable[int]) -> int:
         """Record that `ops` are one kernel now; returns its group.  Raises FusionCycle when that cannot be."""
@@ -144,6 +172,20 @@ class FusionPlanner:
             self._ways.clear()
             self._ways_version = self.groups.version
         return self._ways
+
+    def _fall(self) -> None:
+        """Where the peak has fallen, bring it further down, and the budget with it; again, after some more fusions.
+
+        What binds now may be held up by groups that are fused only later.
+        """
+        if self._lower.exhausted or self._ways_version == self.groups.version:
+            return
+        peak = self.groups.peak()
+        if peak <= self._lowest * (1 - _FALL) or len(self.made) >= self._next_search:
+            lower_order(self.groups, int(peak * (1 - _FALL)), self._lower, _LOWER_UNITS_PER_FALL)
+            self._lowest = self.groups.peak()
+            self.budget = min(self.budget, int(self._lowest * self._ratio))
+            self._next_search = len(self.made) + max(_LEAST_FUSIONS, len(self.groups.members) // _SEARCHES)
 
     def _way(self, first: int, second: int, shared: int) -> _Way | None:
         try:

@@ -67,6 +67,7 @@ class FusionPlan:
             self._budget(model, model.peak(order), options),
             max_extra_kernels=options.max_extra_kernels,
             in_place=InPlace(storages, over, cpp_reductions(nodes)),
+            falls=options.fusion == "plan" and options.max_extra_kernels is None,
         )
         self.refused = False
         self._scheduler: Scheduler = weakref.proxy(scheduler)
@@ -131,7 +132,7 @@ class FusionPlan:
         """What the user should know about the fusions beside the figures."""
         yield self._note
         if self.planner.exhausted:
-            yield "the fusions were judged until their work limit, then accepted"
+            yield "the fusions were judged until their work limit, then accepted, but for those of near ops"
 
     def refusals(self) -> tuple[RefusedFusion, ...]:
         """The refusals that stand at the end, by the names of the ops."""

@@ -103,3 +103,53 @@ def test_beyond_its_work_limit_the_planner_accepts_what_stock_would() -> None:
     graph = Graph("two", ops, (Buffer("x", 5, 0), Buffer("y", 5, 1)))
     assert not FusionPlanner(graph, range(2)).may_fuse([0], [1])
     assert FusionPlanner(graph, range(2), work_limit=0).may_fuse([0], [1])
+
+
+def update_and_parts(parts: int = 6) -> tuple[Graph, list[int]]:
+    """An update of four kernels that needs 40 at once, then parts of a table, which are planned as they come.
+
+    t0 ──10──> t1 ──10──> t2 ──10──> t3 ──10──> p0 p1 ... p5 ──4──> w0 w1 ... w5
+    └──────────┴──────────┴── t3 reads them all     the parts: 24 at once in this order, 4 in the best
+    """
+    names = [*(f"t{at}" for at in range(4)), *(f"p{at}" for at in range(parts)), *(f"w{at}" for at in range(parts))]
+    buffers = [Buffer(f"t{at}", 10, at, tuple(range(at + 1, 4))) for at in range(3)]
+    buffers += [Buffer("updated", 10, 3, tuple(range(4, 4 + parts)), True)]
+    buffers += [Buffer(f"p{at}", 4, 4 + at, (4 + parts + at,)) for at in range(parts)]
+    return Graph("step", tuple(map(Op, names)), tuple(buffers)), list(range(len(names)))
+
+
+@pytest.mark.parametrize("falls", [False, True])
+def test_the_budget_falls_with_the_peak_and_what_binds_then_is_ordered(falls: bool) -> None:
+    """Once the update is one kernel, parts bind: in a better order two of them are one too many."""
+    graph, order = update_and_parts()
+    planner = FusionPlanner(graph, order, falls=falls)
+    assert planner.budget == 40
+    planner.fuse([0, 1, 2, 3])
+    assert planner.groups.peak() == 34, "the update's result, and all parts"
+    assert planner.may_fuse([4], [5]) is not falls
+    assert (planner.groups.peak(), planner.budget) == ((14, 14) if falls else (34, 40))
+    check_order(graph, [op for group in planner.order() for op in group])
+
+
+def test_a_budget_of_the_user_s_does_not_fall() -> None:
+    graph, order = update_and_parts()
+    planner = FusionPlanner(graph, order, budget=50)
+    planner.fuse([0, 1, 2, 3])
+    assert planner.may_fuse([4], [5]) and planner.budget == 50
+
+
+def test_beyond_the_work_limit_near_groups_are_judged_for_a_while() -> None:
+    """Four wide tensors that are read one after the other; the first two ops are near, the others 100 ops away."""
+    far = 100
+    ops = tuple(Op(f"op{at}") for at in range(far + 2))
+    buffers = tuple(Buffer(f"x{at}", 5, at) for at in (0, 1, far, far + 1))
+    graph = Graph("two", ops, buffers)
+
+    def planner(visited: int) -> FusionPlanner:
+        made = FusionPlanner(graph, range(far + 2), work_limit=1000)
+        made.groups.visited = visited
+        return made
+
+    assert not planner(0).may_fuse([0], [far]) and not planner(0).may_fuse([0], [1])
+    assert planner(1001).may_fuse([0], [far]) and not planner(1001).may_fuse([0], [1])
+    assert planner(4001).may_fuse([0], [1])
