@@ -15,7 +15,7 @@ it (`memsched.fusion.room`), and when the fusion is made, that order becomes the
 answer about the groups of that moment: asked again after another fusion, it is judged again.
 
 Where fusions bring the peak down, the order is searched again for what binds now, and the budget falls with the peak
-(`memsched.fusion.lower`): else whatever was planned below the first peak would be lost to the fusions that follow.
+(`memsched.fusion.room`): else whatever was planned below the first peak would be lost to the fusions that follow.
 
 Everything else stays Inductor's choice.  Decisions are repeatable: they depend on the graph, the order, the budget and
 the questions, never on time.  Beyond `work_limit` group visits only fusions of near groups are judged, and beyond four
@@ -31,8 +31,7 @@ from dataclasses import dataclass
 from memsched.core.graph import Graph
 from memsched.fusion.groups import FusionCycle, Groups, Placement
 from memsched.fusion.in_place import InPlace
-from memsched.fusion.lower import lower_order
-from memsched.fusion.room import make_room
+from memsched.fusion.room import lower_order, make_room
 from memsched.fusion.score import FusionScore, score_placement
 from memsched.search.budget import Budget
 

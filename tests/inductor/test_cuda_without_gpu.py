@@ -131,6 +131,22 @@ def test_a_message_to_a_logger_is_planned_past_and_told() -> None:
     assert silent.note == ""
 
 
+def test_fusions_do_not_raise_a_peak_that_fusions_have_brought_down(worker: CudaWorker) -> None:
+    """AdamW's update of an embedding, unfused, needs four tables; fused one, and then the columns of its gradient bind.
+
+    Where the kernels that refusals cost are limited, the budget stays that of the plan before fusion.
+    """
+
+    def peak(**options: int) -> int:
+        arguments = {"shape": "tiny", "length": 8, "layers": 1}
+        (plan,) = worker.plans(
+            "examples/llama.py:step", ways=("train_step",), options=options, arguments=arguments, code=False
+        )
+        return plan.reports[0].peak
+
+    assert peak() < 0.5 * peak(max_extra_kernels=10**6)
+
+
 def test_a_whole_step_that_cannot_be_planned_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no order")

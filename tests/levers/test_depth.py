@@ -16,6 +16,7 @@ from memsched.levers.ladder import Rung, climb
 from memsched.levers.moments import Moment
 from memsched.levers.setting import Lever, Setting
 from memsched.records.report import GraphKind, GraphReport
+from memsched.render.text.fit import fit_text
 from tests.levers.test_ladder import step
 
 LEVERS = tuple(Lever)
@@ -145,3 +146,5 @@ def test_an_interrupted_confirmation_leaves_the_estimate(limit: int | None) -> N
     budget = None if limit is None else (lambda _rung: limit)
     ladder = climb(estimate, (Lever.CHUNK_LOSS,), budget=budget, confirm=confirm, interruptible=True)
     assert ladder.interrupted and ladder.chosen.estimated
+    text = fit_text(ladder, train_step=True)
+    assert "fits into" not in text and ("is estimated to fit into" in text) == (limit is not None)

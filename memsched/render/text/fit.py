@@ -74,7 +74,8 @@ def _verdict(ladder: Ladder) -> list[str]:
         return ["does not fit: parameters, optimizer state and batch alone need more"]
     budget = format_bytes(ladder.budget)
     if ladder.fits:
-        return [f"fits into {budget}: {ladder.chosen.setting}"]
+        fits = "is estimated to fit" if ladder.chosen.estimated else "fits"
+        return [f"{fits} into {budget}: {ladder.chosen.setting}"]
     return [f"does not fit into {budget}: the lowest found needs {binding}", *unfinished]
 
 
