@@ -148,6 +148,13 @@ CONTRACT: tuple[Needs, ...] = (
     Needs(_SCHEDULER, "NopKernelSchedulerNode"),
     Needs(_SCHEDULER, "fusion_log", feature="fusion"),
     Needs(_SCHEDULER, "Scheduler.can_fuse", ("node1", "node2"), feature="fusion"),
+    Needs(
+        _SCHEDULER,
+        "Scheduler",
+        fields=("score_fusion_memory", "can_fusion_increase_peak_memory", "get_possible_fusions"),
+        feature="fusion",
+    ),
+    Needs(_SCHEDULER, "BaseScheduling", fields=("get_fusion_pair_priority",), feature="fusion"),
     Needs(_SCHEDULER, "FusedSchedulerNode"),
     Needs(_SCHEDULER, "ForeachKernelSchedulerNode"),
     Needs(_SCHEDULER, "BaseSchedulerNode.decide_inplace_update"),

@@ -54,11 +54,14 @@ def batch_of(model: Model, args: Sequence[Any], named: Mapping[str, Any] | None 
     """The batch that `model(*args, **named)` is given; a single dictionary is spread over keywords that `model` takes.
 
     Raises:
-        InputError: positional and keyword arguments that do not fit the forward together, in one line.
+        InputError: positional and keyword arguments that do not fit the forward together, or a batch that with a
+            `loss_fn` has no target behind what the model takes; in one line.
     """
     if not named:
         if len(args) == 1 and isinstance(args[0], Mapping) and _takes(model, args[0]):
             return dict(args[0])
+        if isinstance(model, WithLoss):
+            model.check(args)
         return tuple(args)
     if not args:
         return dict(named)
@@ -100,12 +103,27 @@ class WithLoss(nn.Module):  # type: ignore[misc]
     """A model that returns its loss: `loss_fn(model(*batch[:-1]), batch[-1])`, the last of a batch being the target.
 
     Of a batch of keyword arguments the model gets those that its forward names, and `loss_fn(output, batch)` all.
+
+    Raises:
+        InputError: `loss_fn` does not take two arguments.
     """
 
     def __init__(self, model: Model, loss_fn: Callable[[Any, Any], Any]) -> None:
         super().__init__()
+        _check_takes_output_and_target(loss_fn)
         self._users_model, self.loss_fn = model, loss_fn  # the name is known to `origins.py`, and left out of paths
         self._names = keyword_names(model)
+
+    def check(self, batch: Sequence[Any]) -> None:
+        """Raises InputError where the model does not take all but the last of a batch."""
+        signature = _signature(self._users_model)
+        try:
+            if signature is not None:
+                signature.bind(*batch[:-1])
+        except TypeError as error:
+            raise InputError(
+                f"with loss_fn a batch of {len(batch)} is what the model takes, {len(batch) - 1}, and a target: {error}"
+            ) from None
 
     def forward(self, *batch: Any, **named: Any) -> Any:
         """The loss."""
@@ -119,6 +137,17 @@ def losses_of(results: Any) -> list[Tensor]:
     """The tensors of `results` that a backward starts from."""
     leaves = tree_leaves(loss_or_all(results))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+
+def _check_takes_output_and_target(loss_fn: Callable[..., Any]) -> None:
+    if not callable(loss_fn):
+        raise InputError(f"loss_fn: {loss_fn!r} cannot be called")
+    signature = _signature(loss_fn)
+    try:
+        if signature is not None:
+            signature.bind(None, None)
+    except TypeError as error:
+        raise InputError(f"loss_fn is called with the model's output and the target: {error}") from None
 
 
 def _takes(model: Model, named: Mapping[Any, Any]) -> bool:

@@ -7,7 +7,8 @@ A refusal is judged one pair at a time, in the order in which Inductor asks, and
 behind which two large buffers vanish.  Stock, which never looks, sometimes does.
 
 `Scheduler.fuse_nodes` makes new nodes for what it fuses, notes them by name, and may give the nodes that it fuses other
-loops (`_align_compatible_range_nodes`, torch/_inductor/codegen/cpp.py).  `FusionState` keeps all three.
+loops (`_align_compatible_range_nodes`, torch/_inductor/codegen/cpp.py).  It looks at who reads a buffer, and behind it
+some readers are forgotten (`memsched.inductor.order_only`).  `FusionState` keeps all four.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ _TABLES = ("name_to_fused_node", "node_to_stream")
 
 
 class FusionState:
-    """All that fusion changes, as it is now: of `nodes`, of those inside them, and of their scheduler."""
+    """All that fusion changes or goes by, as it is now: of `nodes`, of those inside them, and of their scheduler."""
 
     def __init__(self, scheduler: Scheduler, nodes: Sequence[BaseSchedulerNode]) -> None:
         self._scheduler = scheduler
         self._tables = {name: dict(getattr(scheduler, name)) for name in _TABLES if hasattr(scheduler, name)}
         self._fields = {node: {name: _copied(value) for name, value in vars(node).items()} for node in _all(nodes)}
+        buffers = (*scheduler.name_to_buf.values(), *scheduler.name_to_donated_buffer.values())
+        self._readers = [(buffer, _copied(buffer.users)) for buffer in buffers]
 
     def restore(self) -> None:
         """Put everything back; may be called again."""
@@ -46,6 +49,8 @@ class FusionState:
         for node, values in self._fields.items():
             vars(node).clear()
             vars(node).update({name: _copied(value) for name, value in values.items()})
+        for buffer, users in self._readers:
+            buffer.users = _copied(users)
 
 
 def can_fuse_twice(nodes: Sequence[BaseSchedulerNode]) -> bool:

@@ -147,6 +147,22 @@ def test_fusions_do_not_raise_a_peak_that_fusions_have_brought_down(worker: Cuda
     assert peak() < 0.5 * peak(max_extra_kernels=10**6)
 
 
+def test_pairs_that_inductor_only_collects_are_not_judged(worker: CudaWorker) -> None:
+    """AdamW's updates read one step count each: unfused, every two of their ops are a pair that Inductor collects.
+
+    Each pair is judged in a window of the backward, and the work grew with the cube of the layers.
+    """
+
+    def asked(layers: int) -> tuple[int, int]:
+        (plan,) = worker.plans(
+            "examples/llama.py:step", ways=("train_step",), arguments={"shape": "tiny", "layers": layers}, code=False
+        )
+        return plan.reports[0].fusions_asked, plan.reports[0].ops
+
+    (few, _), (many, ops) = asked(2), asked(6)
+    assert 0 < few < many < min(3 * few, 1.5 * ops)
+
+
 def test_a_whole_step_that_cannot_be_planned_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no order")

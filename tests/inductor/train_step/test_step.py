@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 import memsched
+from memsched.core.sizes import InputError
 from memsched.inductor import backend
 from memsched.inductor.bytes.measure import measure_peak
 from memsched.inductor.rewrites.rules import Rule
@@ -693,6 +694,17 @@ def test_refused_losses(loss_fn: Callable[[Tensor, Tensor], Any], words: str, in
     assert not optimizer.state
 
 
+@pytest.mark.parametrize(
+    ("loss_fn", "words"),
+    [(lambda output: output.sum(), "the model's output and the target"), ("mse_loss", "cannot be called")],
+)
+def test_refused_loss_functions(loss_fn: Any, words: str) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(InputError, match=words) as refusal:
+        memsched.train_step(model, SGD(model.parameters()), loss_fn=loss_fn)
+    assert "\n" not in str(refusal.value)
+
+
 def assert_same_state(model: nn.Module, before: Mapping[str, Tensor]) -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -708,10 +720,11 @@ def test_refused_batches(interpreted: list[Any]) -> None:
     for batch, words in (
         ((torch.ones(2, 4), torch.ones(2, 2)), r"element 0 of the batch is a float32 tensor of shape \(2, 4\)"),
         ((torch.ones(3, 4), torch.ones(3, 2).double()), "element 1 of the batch is a float64"),
-        ((torch.ones(3, 4),), "the batch has 1 elements"),
     ):
         with pytest.raises(module.Refusal, match=words):
             step(*batch)
+    with pytest.raises(InputError, match="a batch of 1 is what the model takes, 0, and a target"):
+        step(torch.ones(3, 4))
     assert_same_state(model, before)
     assert len(interpreted) == 1
 
