@@ -8,7 +8,7 @@
     memsched.explain(model, batch)                  # why a step peaks where it does, before it runs
     memsched.summary(model, batch)                  # the same on one screen, in seconds
     with memsched.explain_oom(model, batch): ...    # the same when the device has run out of memory
-    memsched.log_peaks(trainer)                     # planned peaks in the logs of Hugging Face's Trainer
+    memsched.log_peaks(trainer)                     # planned peaks in the logs of Hugging Face's or Lightning's Trainer
 
 Importing this package imports neither torch nor a solver.
 """

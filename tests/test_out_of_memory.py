@@ -114,3 +114,8 @@ def test_what_a_trainer_logs_of_a_graph() -> None:
         f"memsched/backward 0/{what}" for what in ("peak_MiB", "stock_peak_MiB", "bound_MiB", "kernels")
     }
     assert figures_of(GraphReport.left_to_stock("forward 0", GraphKind.FORWARD, 3, 3, 0.0, "why")) == {}
+
+
+def test_peaks_are_logged_by_trainers_alone() -> None:
+    with pytest.raises(TypeError, match="of transformers or of Lightning, not Linear"):
+        memsched.log_peaks(torch.nn.Linear(2, 2))

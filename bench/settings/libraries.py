@@ -129,6 +129,43 @@ def _trained(compile: Compile) -> Step:
     return Step(run, lambda: [parameter.detach() for parameter in model.parameters()])
 
 
+def _lit(compile: Compile) -> Step:
+    """Lightning runs the training step of a compiled module; the values are the parameters after two steps."""
+    import lightning.pytorch as lightning
+    from torch.utils.data import DataLoader
+
+    class Module(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = _llama()
+
+        def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
+            loss: Tensor = self.model(**batch).loss
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters())
+
+    module, folder = Module(), tempfile.mkdtemp()
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    compiled = compile(module)
+
+    def run() -> None:
+        module.load_state_dict(start)
+        trainer = lightning.Trainer(
+            max_steps=2,
+            accelerator="cpu",
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(compiled, DataLoader(_Tokens(), batch_size=4))
+
+    return Step(run, lambda: [parameter.detach() for parameter in module.parameters()])
+
+
 def _is_memsched(compile: Compile) -> bool:
     return isinstance(compile, functools.partial)
 
@@ -143,4 +180,5 @@ SETTINGS = (
     Setting("peft, LoRA", _LIBRARIES, _adapters),
     Setting("accelerate", _LIBRARIES, _accelerated, plain=True),
     Setting("transformers, Trainer", _LIBRARIES, _trained, plain=True),
+    Setting("Lightning", _LIBRARIES, _lit),
 )
