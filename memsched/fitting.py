@@ -101,7 +101,8 @@ def fit(
 
     own = BackendOptions(**{"strict": True, **(options or {}), "peak_budget": budget, "levers": levers})
     batch = batch_of(model if loss_fn is None else WithLoss(model, loss_fn), args, kwargs)
-    return Fit(ladder_of(model, batch, optimizer, loss_fn, own, on_rung), optimizer is not None)
+    ladder, note = ladder_of(model, batch, optimizer, loss_fn, own, on_rung)
+    return Fit(ladder, optimizer is not None, note=note)
 
 
 class FitPlanner(TargetPlanner):
@@ -160,7 +161,7 @@ class FitPlanner(TargetPlanner):
         step = build_target(lambda: function(**arguments), self.target)
         train_step = self._is_train_step(bool(step.optimizers))
         held = held_bytes(step.model, step.batch, step.optimizers)
-        ladder = ladder_of(
+        ladder, note = ladder_of(
             step.model,
             step.batch,
             step.optimizers if train_step else None,
@@ -170,7 +171,7 @@ class FitPlanner(TargetPlanner):
             limit=None if self.room is None else self.room - held.total,
             update=held.update,
         )
-        return Fit(ladder, train_step, held.total)
+        return Fit(ladder, train_step, held.total, note)
 
     def _is_train_step(self, has_optimizer: bool) -> bool:
         if self.train_step and not has_optimizer:

@@ -122,6 +122,7 @@ class StepMemory:
 class Explanation:
     """What `memsched.explain` answers; `to_json` has every figure.
 
+    note: what the answer takes for granted, in one line.
     answer: one screen for people: how much, when, where, what lowers it; details: all the rest.  `str` is both.
     """
 
@@ -130,6 +131,7 @@ class Explanation:
     step_note: str
     experiments: tuple[Experiment, ...]
     device: str
+    note: str = ""
     planned: PlannedStep | None = field(default=None, repr=False, compare=False)
     answer: str = field(default="", repr=False, compare=False)
     details: str = field(default="", repr=False, compare=False)

@@ -94,7 +94,10 @@ class MeasuredCurve:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """The plans of one step, and what is held beside them."""
+    """The plans of one step, and what is held beside them.
+
+    note: what the plans take for granted, in one line.
+    """
 
     reports: tuple[GraphReport, ...]
     stock: tuple[GraphReport, ...] = ()
@@ -104,3 +107,4 @@ class PlannedStep:
     train: bool = True
     device: str = "cpu"
     step_known: bool = True
+    note: str = ""

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from memsched.inductor.calls import Batch, Optimizers, optimizers_of
+from memsched.inductor.calls import Batch, Optimizers, WithLoss, optimizers_of
+from memsched.inductor.capture.one_graph import check_one_graph, planned_as_one
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.fit.choose import climb_for
 from memsched.inductor.fit.rungs import planned_rung, planned_step_rung, with_update
@@ -32,25 +33,34 @@ def ladder_of(
     *,
     limit: int | None = None,
     update: OptimizerStep | None = None,
-) -> Ladder:
+) -> tuple[Ladder, str]:
     """Climb for `options`: with optimizers the step of `train_step`, without one the compiled model's.
+
+    Returns the ladder, and what its plans take for granted, in one line.
 
     limit: bytes above what the caller holds, in the place of the budget of `options`.
     update: what an optimizer's own step needs, behind the compiled model.
 
     Raises:
-        ValueError: the first setting cannot be planned; one line.
+        ValueError: the first setting cannot be planned, a model that breaks into several graphs; one line.
     """
+    given = optimizers_of(optimizers)
+    model = model if loss_fn is None or given else WithLoss(model, loss_fn)
 
     def plan(setting: Setting) -> Rung:
         at = options.at(setting)
-        if given := optimizers_of(optimizers):
+        if given:
             step = TrainStep(model, given, loss_fn, StepOptions(backend=at))
             return planned_step_rung(setting, lambda: step.plan_batch(batch))
         return with_update(planned_rung(setting, lambda: _plan_model(model, batch, at)), update)
 
     allowed = None if limit is None else lambda _rung: limit
-    return climb_for(options, plan, on_rung, limit=allowed, interruptible=True)
+
+    def climbed() -> Ladder:
+        return climb_for(options, plan, on_rung, limit=allowed, interruptible=True)
+
+    # `train_step` drops messages by itself, and says what else breaks its graph.
+    return (climbed(), "") if given else planned_as_one(climbed, model, batch)
 
 
 def _plan_model(model: Any, batch: Batch, options: BackendOptions) -> list[GraphReport]:
@@ -59,7 +69,9 @@ def _plan_model(model: Any, batch: Batch, options: BackendOptions) -> list[Graph
     gradients = [parameter.grad for parameter in parameters]
     try:
         with torch.random.fork_rng(devices=[]):
-            return plan_only(model, batch, options)
+            reports = plan_only(model, batch, options)
+            check_one_graph(reports)
+            return reports
     finally:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from memsched.core.sizes import InputError, format_bytes
 from memsched.inductor.calls import Batch, Model, Optimizers
 from memsched.inductor.capture.fakes import on_fakes
+from memsched.inductor.capture.one_graph import check_one_graph, planned_as_one
 from memsched.inductor.capture.plan_only import plan_only
 from memsched.inductor.failures import reason_of
 from memsched.inductor.held import held_bytes
@@ -88,6 +89,9 @@ def plan_fake_step(
         return _Planner(question, _options_for(question, options), progress).plan(step.model, step.batch, step.held)
 
 
+_ONE_BY_ONE = " (--allow-graph-breaks, or fullgraph=False, takes them one by one)"
+
+
 class NotOnFakes(InputError):
     """The model does not compile on fake tensors: it may need values."""
 
@@ -107,6 +111,13 @@ class _Planner:
 
     def plan(self, model: Model, batch: Batch, held: HeldBytes, real: bool = False) -> PlannedStep:
         """All that was asked for; raises InputError, on fake tensors `NotOnFakes` where the model does not compile."""
+        planned, note = _guarded(
+            lambda: planned_as_one(lambda: self._planned(model, batch, held, real), model, batch, _ONE_BY_ONE),
+            self.question.train,
+        )
+        return replace(planned, note=note)
+
+    def _planned(self, model: Model, batch: Batch, held: HeldBytes, real: bool) -> PlannedStep:
         question, train = self.question, self.question.train
         measured: dict[str, MeasuredCurve] = {}
         self.progress("compiling and measuring the step" if question.measure else "planning the step")
@@ -192,10 +203,8 @@ def _check_reports(reports: Sequence[GraphReport], train: bool, fullgraph: bool)
         raise InputError(
             "the model returns no loss: nothing that it returns requires a gradient (inference: train=False)"
         )
-    parts = sum(report.kind is not GraphKind.BACKWARD for report in reports)
-    if fullgraph and parts > 1:
-        allow = "torch._dynamo.explain tells where; --allow-graph-breaks, or fullgraph=False, takes them one by one"
-        raise InputError(f"the model breaks into {parts} graphs ({allow})")
+    if fullgraph:
+        check_one_graph(reports)
 
 
 @contextlib.contextmanager

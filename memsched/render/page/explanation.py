@@ -55,7 +55,8 @@ def _timeline(report: GraphReport, title: str) -> Timeline:
 
 def _answer(explanation: Explanation) -> str:
     """How much the step needs, when, and of what it is made, as markup."""
-    words = "".join(f"<p>{escape(line)}</p>" for line in headline(explanation))
+    lines = [*headline(explanation), *filter(None, [explanation.note])]
+    words = "".join(f"<p>{escape(line)}</p>" for line in lines)
     if explanation.step is None or explanation.planned is None:
         return f"{words}<p>The step: {escape(explanation.step_note)}.</p>"
     legend = (

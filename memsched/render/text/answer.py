@@ -16,6 +16,7 @@ Tensors of one place in repeated modules are one row: `blocks.0.up` and `blocks.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,8 @@ def render_answer(explanation: Explanation) -> str:
     cures = list(_cures(explanation, planned))
     if cures:
         lines += ["", "what lowers it", *cures]
+    if explanation.note:
+        lines += ["", *textwrap.wrap(explanation.note, _WIDTH)]
     return "\n".join(lines) + "\n"
 
 

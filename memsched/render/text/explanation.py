@@ -19,7 +19,7 @@ from memsched.check.error import CheckError
 from memsched.core.result import Certificate, CutCertificate, ForcingCertificate
 from memsched.records.explanation import Explanation, GraphExplanation, LiveTensor, PricedFusion, StepMemory
 from memsched.records.origin import Origin, Role
-from memsched.records.report import GraphReport
+from memsched.records.report import GraphKind, GraphReport
 from memsched.records.step import MeasuredCurve, PlannedStep
 from memsched.render.text.answer import render_answer
 from memsched.render.text.phrases import render_explanation
@@ -38,7 +38,7 @@ def explain_step(planned: PlannedStep) -> Explanation:
         explain_graph(report, stock.get(report.name), planned.measured.get(report.name)) for report in planned.reports
     )
     step, note = _step_memory(planned, graphs)
-    found = Explanation(graphs, step, note, planned.experiments, planned.device, planned)
+    found = Explanation(graphs, step, note, planned.experiments, planned.device, planned.note, planned)
     return replace(found, answer=render_answer(found), details=render_explanation(found))
 
 
@@ -198,15 +198,13 @@ def _side(timeline: Timeline, fused: dict[str, int], ops: Sequence[str]) -> str:
 def _step_memory(planned: PlannedStep, graphs: Sequence[GraphExplanation]) -> tuple[StepMemory | None, str]:
     """The decomposition of the step's peak; None, and why, where the graphs cannot be added up."""
     kinds = [report.kind for report in planned.reports]
+    parts = sum(kind is not GraphKind.BACKWARD for kind in kinds)
     if any(report.graph is None for report in planned.reports):
         return None, "not added up: a graph was left to stock"
     if not planned.step_known:
         return None, "not added up: a file holds one graph, and not what the caller holds"
     if kinds not in (["forward", "backward"], ["inference"], ["forward"], ["step"]):
-        return (
-            None,
-            f"not added up: the model breaks into {len(kinds)} graphs, and what lives between them is not known",
-        )
+        return None, f"not added up: the model breaks into {parts} graphs, and what lives between them is not known"
     highest = max(graphs, key=lambda graph: graph.peak)
     gradients = sum(t.size for t in highest.tensors if Role.GRADIENT in t.origin.role)
     saved = sum(t.size for t in highest.tensors if t.origin.role & Role.SAVED and Role.GRADIENT not in t.origin.role)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import random
 import re
 import time
@@ -316,7 +317,7 @@ def test_graphs_of_a_broken_model_are_not_added_up() -> None:
 
     explanation = memsched.explain(Broken(4, 4), torch.randn(2, 4), experiments=False, stock=False)
     assert len(explanation.graphs) == 4 and explanation.step is None
-    assert "the step: not added up: the model breaks into 4 graphs" in str(explanation)
+    assert "the step: not added up: the model breaks into 2 graphs" in str(explanation)
 
 
 def test_a_broken_model_can_be_refused() -> None:
@@ -325,8 +326,28 @@ def test_a_broken_model_can_be_refused() -> None:
         torch._dynamo.graph_break()
         return y.sum()
 
-    with pytest.raises(InputError, match="breaks into 2 graphs"):
+    with pytest.raises(InputError, match=r"breaks into 2 graphs: .*graph_break.* at .*test_explain\.py:\d+ in broken"):
         memsched.explain(broken, torch.randn(2, requires_grad=True), experiments=False, stock=False, fullgraph=True)
+
+
+def test_a_message_to_a_logger_is_planned_past_and_told() -> None:
+    """One graph, as a compile makes that is told to drop the message; one by one, as a compile makes that is not."""
+    logger = logging.getLogger("a model")
+
+    def talks(x: Tensor) -> Tensor:
+        y = x.exp()
+        logger.warning("of shape %s", y.shape)
+        return y.sum()
+
+    def explained(fullgraph: bool) -> Explanation:
+        batch = torch.randn(2, requires_grad=True)
+        return memsched.explain(talks, batch, experiments=False, stock=False, fullgraph=fullgraph)
+
+    past, apart = explained(fullgraph=True), explained(fullgraph=False)
+    assert [graph.kind for graph in past.graphs] == ["forward", "backward"] and past.step is not None
+    assert ".add(logging.Logger.warning)" in past.note and "in talks" in past.note
+    assert past.note in " ".join(str(past).split()) and past.to_json()["note"] == past.note
+    assert apart.step is None and not apart.note
 
 
 def test_a_workspace_is_told_apart() -> None:
