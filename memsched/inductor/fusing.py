@@ -14,7 +14,6 @@ from memsched.core.graph import Graph
 from memsched.core.result import Options, Schedule
 from memsched.fusion.in_place import InPlace, Overwrite
 from memsched.fusion.planner import FusionPlanner
-from memsched.inductor.candidates import Candidates
 from memsched.inductor.options import NEGLIGIBLE, BackendOptions
 from memsched.inductor.storages.build import unfused_model
 from memsched.inductor.storages.local_buffers import cpp_reductions
@@ -72,7 +71,6 @@ class FusionPlan:
         )
         self.refused = False
         self._scheduler: Scheduler = weakref.proxy(scheduler)
-        self._candidates = Candidates(scheduler)
         self._loops = OuterLoops.of_this_graph()
         self._op_of_name = {name: at for at, node in enumerate(nodes) for name in node.get_operation_names()}
         self._name_of_op = [node.get_first_name() for node in nodes]
@@ -92,8 +90,6 @@ class FusionPlan:
 
         Loops that code generation would take apart again are not fused where that makes rows whole buffers.
         """
-        if self._candidates.will_be_asked_again(first):
-            return True
         answer = self._rows_stay_rows(first, second) and self._judge(first, second, shared)
         self.refused |= not answer
         return answer

@@ -27,6 +27,7 @@ from torch._inductor.virtualized import V
 from memsched.core.graph import Graph
 from memsched.core.result import Options, Status
 from memsched.inductor.asked_once import AskedOnce
+from memsched.inductor.candidates import Candidates
 from memsched.inductor.extract import extract_graph, ranged_buffers
 from memsched.inductor.failures import leave_to_stock, reason_of
 from memsched.inductor.flops import flops_of
@@ -109,6 +110,7 @@ class PlanningSession:
         self.options = options
         self.sink = sink
         self.until_fused = contextlib.ExitStack()
+        self._candidates = Candidates()
         self.kind = graph_kind()
         self.name = graph_name()
         self.fallback = ""
@@ -129,12 +131,12 @@ class PlanningSession:
         return nodes
 
     def may_fuse(self, first: BaseSchedulerNode, second: BaseSchedulerNode, shared: int = 0) -> bool:
-        """Whether the plan has room for this fusion; True whenever there is no plan.
+        """Whether the plan has room for this fusion; True whenever there is no plan, and of what is only collected.
 
         shared: bytes that both nodes touch, as Inductor counts them (`Scheduler.score_fusion_memory`).
         """
         fusing = self.fusing
-        if fusing is None or self.fallback:
+        if fusing is None or self.fallback or self._candidates.will_be_asked_again(first):
             return True
         answer = self._guarded("judging a fusion", lambda: fusing.may_fuse(first, second, shared))
         return True if answer is None else answer
@@ -164,6 +166,7 @@ class PlanningSession:
             return
         self.fusing = FusionPlan(self.prefusion, nodes, scheduler, self.options, self._solver_options)
         self._budget = self.fusing.planner.budget
+        self.until_fused.enter_context(self._candidates.of(scheduler))
         if can_fuse_twice(nodes):
             self._nodes = list(nodes)
             self._unfused = FusionState(scheduler, nodes)

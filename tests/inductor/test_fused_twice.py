@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import memsched
+from memsched.fusion.planner import FusionPlanner
 from memsched.inductor import session
 
 pytestmark = pytest.mark.plans
@@ -49,6 +50,15 @@ def test_stock_sees_the_readers_that_were_forgotten(monkeypatch: pytest.MonkeyPa
         told.append(None)
         return fuse(*given)
 
+    asked: list[Any] = []
+    judge = FusionPlanner.may_fuse
+
+    def refused_first(self: FusionPlanner, *question: Any) -> bool:
+        """A graph of which nothing is refused is fused once."""
+        asked.append(question)
+        return len(asked) > 1 and judge(self, *question)
+
+    monkeypatch.setattr(FusionPlanner, "may_fuse", refused_first)
     monkeypatch.setattr(session, "forget_order_only_readers", forgotten)
     monkeypatch.setattr(session, "fuse_as_stock", fused)
     torch.manual_seed(0)
