@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,8 @@ def _run_check(arguments: argparse.Namespace) -> int:
     )
     with Progress() as tell:
         explanation = explain_target(arguments.target, question, tell)
+    if explanation.note:
+        print(f"memsched: {explanation.note}", file=sys.stderr)
     after = peaks_of(explanation, _torch_version())
     changes = compare(before, after)
     print_text(render_changes(changes, arguments.tolerance))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+import sysconfig
 from collections.abc import Iterator
 
+import torch
 from torch._dynamo.exc import RestartAnalysis
 from torch._dynamo.utils import counters as torch_counters
 
@@ -24,6 +27,9 @@ __all__ = [
 ]
 
 log = logging.getLogger("memsched")
+
+_LIBRARY = os.path.join(sysconfig.get_paths()["stdlib"], "")
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 
 RESTARTS = (RestartAnalysis,)
 """What is raised out of a compile and is no failure: Dynamo traces the frame once more, and compiles it again."""
@@ -69,9 +75,16 @@ def past_messages(error: BaseException) -> str:
 
 
 def _place_of(error: BaseException) -> str:
-    """The line of the code that Dynamo traced."""
-    stack = getattr(error, "real_stack", None)
-    return f" at {stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else ""
+    """The line of the code that Dynamo traced: of the innermost function that is neither Python's nor PyTorch's."""
+    stack = getattr(error, "real_stack", None) or []
+    frames = [frame for frame in stack if not _is_of_library(frame.filename)] or stack
+    return f" at {frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+
+def _is_of_library(file: str) -> bool:
+    """Whether a file is PyTorch's, or of Python's own library, where packages may be installed, too."""
+    in_library = file.startswith(_LIBRARY) and "-packages" not in file.removeprefix(_LIBRARY)
+    return in_library or file.startswith(_TORCH)
 
 
 def reason_of(error: BaseException) -> str:

@@ -65,6 +65,18 @@ class Broken(nn.Linear):
 def broken():
     return Broken(8, 8), torch.randn(16, 8)
 
+import logging
+log = logging.getLogger("narrow")
+
+class Talks(nn.Linear):
+    def forward(self, x):
+        x = super().forward(x)
+        log.warning("of shape %s", x.shape)
+        return x.exp().sum()
+
+def talks():
+    return Talks(8, 8), torch.randn(16, 8)
+
 class Wrong(nn.Linear):
     def forward(self, x):
         return super().forward(x[:, 1:])
@@ -268,6 +280,13 @@ def test_no_name_in_a_file_reaches_the_terminal_as_it_is(
     assert main([command, path, *([path] if command == "diff" else [])]) == EXIT_DONE
     out = capsys.readouterr().out
     assert "red" in out and "\x1b" not in out
+
+
+def test_a_gate_that_plans_past_a_message_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "narrow:talks", "--baseline", "peaks.json", "--update"]) == EXIT_DONE
+    out, err = capsys.readouterr()
+    assert "forward 0" in out and "forward 1" not in out
+    assert "memsched: planned past a message to a logger at" in err and "narrow.py" in err
 
 
 # ---- bad input

@@ -59,3 +59,14 @@ def test_a_loss_function_belongs_to_the_model_where_there_is_no_optimizer() -> N
     with_loss = memsched.fit(Quiet(), *batch, loss_fn=nn.functional.mse_loss).ladder.rungs[0]
     without = memsched.fit(Quiet(), batch[0]).ladder.rungs[0]
     assert with_loss.kernels > without.kernels
+
+
+def test_the_line_is_the_model_s_where_a_library_breaks_the_graph() -> None:
+    class AsksForLogger(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = super().forward(x)
+            logging.getLogger("a model").warning("of shape %s", hidden.shape)
+            return hidden.exp()
+
+    with pytest.raises(InputError, match=r"breaks into 2 graphs: .* at .*test_one_graph\.py:\d+ in forward"):
+        memsched.fit(AsksForLogger(4, 4), torch.randn(2, 4))
