@@ -136,9 +136,13 @@ class PlanningSession:
         shared: bytes that both nodes touch, as Inductor counts them (`Scheduler.score_fusion_memory`).
         """
         fusing = self.fusing
-        if fusing is None or self.fallback or self._candidates.will_be_asked_again(first):
+        if fusing is None or self.fallback:
             return True
-        answer = self._guarded("judging a fusion", lambda: fusing.may_fuse(first, second, shared))
+
+        def judge() -> bool:
+            return self._candidates.will_be_asked_again(first) or fusing.may_fuse(first, second, shared)
+
+        answer = self._guarded("judging a fusion", judge)
         return True if answer is None else answer
 
     def after_fusion(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
