@@ -111,19 +111,17 @@ class WithLoss(nn.Module):  # type: ignore[misc]
     def __init__(self, model: Model, loss_fn: Callable[[Any, Any], Any]) -> None:
         super().__init__()
         _check_takes_output_and_target(loss_fn)
+        self._signature = _signature(model)
         self._users_model, self.loss_fn = model, loss_fn  # the name is known to `origins.py`, and left out of paths
         self._names = keyword_names(model)
 
     def check(self, batch: Sequence[Any]) -> None:
         """Raises InputError where the model does not take all but the last of a batch."""
-        signature = _signature(self._users_model)
-        try:
-            if signature is not None:
-                signature.bind(*batch[:-1])
-        except TypeError as error:
+        if misfit := _misfit(self._signature, *batch[:-1]):
+            count = len(batch)
             raise InputError(
-                f"with loss_fn a batch of {len(batch)} is what the model takes, {len(batch) - 1}, and a target: {error}"
-            ) from None
+                f"with loss_fn a batch of {count} is what the model takes, {count - 1}, and a target: {misfit}"
+            )
 
     def forward(self, *batch: Any, **named: Any) -> Any:
         """The loss."""
@@ -142,12 +140,8 @@ def losses_of(results: Any) -> list[Tensor]:
 def _check_takes_output_and_target(loss_fn: Callable[..., Any]) -> None:
     if not callable(loss_fn):
         raise InputError(f"loss_fn: {loss_fn!r} cannot be called")
-    signature = _signature(loss_fn)
-    try:
-        if signature is not None:
-            signature.bind(None, None)
-    except TypeError as error:
-        raise InputError(f"loss_fn is called with the model's output and the target: {error}") from None
+    if misfit := _misfit(_signature(loss_fn), None, None):
+        raise InputError(f"loss_fn is called with the model's output and the target: {misfit}")
 
 
 def _takes(model: Model, named: Mapping[Any, Any]) -> bool:
@@ -155,11 +149,17 @@ def _takes(model: Model, named: Mapping[Any, Any]) -> bool:
     signature = _signature(model)
     if signature is None or not named or not all(isinstance(name, str) for name in named):
         return False
+    return not _misfit(signature, **named)
+
+
+def _misfit(signature: inspect.Signature | None, *args: Any, **named: Any) -> str:
+    """Why a function of that signature cannot be called so; "" where it can, or nobody knows."""
     try:
-        signature.bind(**named)
-    except TypeError:
-        return False
-    return True
+        if signature is not None:
+            signature.bind(*args, **named)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _signature(model: Model) -> inspect.Signature | None:

@@ -18,6 +18,7 @@ from memsched.records.published import count
 
 __all__ = [
     "RESTARTS",
+    "TORCH",
     "break_of",
     "leave_to_stock",
     "logging_setting",
@@ -29,7 +30,8 @@ __all__ = [
 log = logging.getLogger("memsched")
 
 _LIBRARY = os.path.join(sysconfig.get_paths()["stdlib"], "")
-_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
+TORCH = os.path.join(os.path.dirname(torch.__file__), "")
+"""The folder of PyTorch's own files."""
 
 RESTARTS = (RestartAnalysis,)
 """What is raised out of a compile and is no failure: Dynamo traces the frame once more, and compiles it again."""
@@ -84,7 +86,7 @@ def _place_of(error: BaseException) -> str:
 def _is_of_library(file: str) -> bool:
     """Whether a file is PyTorch's, or of Python's own library, where packages may be installed, too."""
     in_library = file.startswith(_LIBRARY) and "-packages" not in file.removeprefix(_LIBRARY)
-    return in_library or file.startswith(_TORCH)
+    return in_library or file.startswith(TORCH)
 
 
 def reason_of(error: BaseException) -> str:

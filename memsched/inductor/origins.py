@@ -27,7 +27,7 @@ import torch
 from torch._inductor.virtualized import V
 
 from memsched.core.graph import Graph
-from memsched.inductor.failures import reason_of
+from memsched.inductor.failures import TORCH, reason_of
 from memsched.inductor.sizes import elements_of
 from memsched.records.origin import Origin, Role
 from memsched.records.published import count
@@ -43,7 +43,6 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<functio
 _ROOT = re.compile(r"^L\['\w+'\](\._with_loss)?(\._users_model)?\.?")
 """What stands before the user's own path: the traced function, and our modules around his model."""
 _SUBMODULE = re.compile(r"\._modules\['([^']+)'\]|\['([^']+)'\]|\[(\d+)\]")
-_TORCH = os.path.dirname(torch.__file__) + os.sep
 _MEMSCHED = str(Path(__file__).parents[1]) + os.sep
 """Whose frame is the call of the model, where a model of PyTorch's own modules has no line of its own."""
 _NEAREST = 32
@@ -182,7 +181,7 @@ def _source_of_stack(stack: str) -> str:
     frames = [frame for frame in _FRAME.finditer(stack) if not frame["file"].startswith(_MEMSCHED)]
     if not frames:
         return ""
-    users = [frame for frame in frames if not frame["file"].startswith(_TORCH)]
+    users = [frame for frame in frames if not frame["file"].startswith(TORCH)]
     frame = (users or frames)[-1]
     return f"{_short(frame['file'])}:{frame['line']} in {frame['function']}: {frame['code'].strip()}"
 

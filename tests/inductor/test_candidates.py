@@ -11,10 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch._inductor.codegen.cpp import CppScheduling
 from torch._inductor.codegen.triton import TritonScheduling
 
 from memsched.inductor.candidates import Candidates
+from memsched.inductor.capture.plan_only import plan_only
+from memsched.inductor.options import BackendOptions
 
 NODE: Any = SimpleNamespace(get_device=lambda: None)
 
@@ -54,3 +57,14 @@ def test_a_failure_ends_the_collecting_and_the_context_leaves_nothing() -> None:
         scheduler.get_possible_fusions()
     assert not candidates.will_be_asked_again(NODE)
     assert not hasattr(scheduler, "get_possible_fusions"), "the attribute of the instance hides the method"
+
+
+@pytest.mark.plans
+def test_a_failure_while_pairs_are_collected_leaves_the_graph_to_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> bool:
+        raise ValueError("no backend")
+
+    monkeypatch.setattr(Candidates, "will_be_asked_again", fail)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.LayerNorm(8))
+    reports = plan_only(model, (torch.randn(4, 8),), BackendOptions(strict=False))
+    assert any("judging a fusion: ValueError: no backend" in report.fallback for report in reports)

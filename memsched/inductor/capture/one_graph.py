@@ -24,7 +24,7 @@ from memsched.inductor.compat import log_messages_dropped
 from memsched.inductor.failures import break_of, logging_setting, past_messages
 from memsched.records.report import GraphKind, GraphReport
 
-__all__ = ["check_one_graph", "planned_as_one"]
+__all__ = ["check_one_graph", "past_messages_of", "planned_as_one"]
 
 T = TypeVar("T")
 
@@ -40,24 +40,42 @@ def check_one_graph(reports: Sequence[GraphReport]) -> None:
         raise _Broken(f"the model breaks into {parts} graphs")
 
 
+def past_messages_of(run: Callable[[], T]) -> tuple[T, str]:
+    """What `run` returns, and what it takes for granted, in one line; mostly nothing.
+
+    It runs again, with messages to loggers dropped, where one ended the graph.  Raises Unsupported for what else does.
+    """
+    try:
+        return run(), ""
+    except Unsupported as error:
+        if not logging_setting(error):
+            raise
+        with log_messages_dropped():
+            return run(), past_messages(error)
+
+
 def planned_as_one(plan: Callable[[], T], model: Model, batch: Batch, otherwise: str = "") -> tuple[T, str]:
-    """What `plan` returns, which calls `check_one_graph`, and what it takes for granted, in one line; mostly nothing.
+    """What `plan` returns, which calls `check_one_graph`, and what it takes for granted; see `past_messages_of`.
 
     otherwise: what else the user can do about a graph that breaks.
 
     Raises:
         InputError: the model breaks into several graphs; with the reason and the line.
     """
+
+    def planned() -> T:
+        try:
+            return plan()
+        except _Broken as broken:
+            error = _break_of_graph(model, batch)
+            if error is None:
+                raise
+            raise error from broken
+
     try:
-        return plan(), ""
-    except _Broken as broken:
-        error = _break_of_graph(model, batch)
-        if error is None:
-            raise
-        if not logging_setting(error):
-            raise InputError(f"{broken}: {break_of(error)}{otherwise}") from error
-        with log_messages_dropped():
-            return plan(), past_messages(error)
+        return past_messages_of(planned)
+    except Unsupported as error:
+        raise InputError(f"{error.__cause__}: {break_of(error)}{otherwise}") from error
 
 
 def _break_of_graph(model: Model, batch: Batch) -> Unsupported | None:

@@ -32,11 +32,12 @@ from memsched.core.graph import Graph
 from memsched.core.sizes import InputError
 from memsched.inductor.calls import call_model
 from memsched.inductor.capture.lower import Way, lower, planned_way, stock_way, traced_anew
+from memsched.inductor.capture.one_graph import past_messages_of
 from memsched.inductor.capture.wrapper_source import Wrapper, capture_wrappers
-from memsched.inductor.compat import SchedulerPass, log_messages_dropped
+from memsched.inductor.compat import SchedulerPass
 from memsched.inductor.cuda_without_gpu.plans import PlannedGraph, StepPlan
 from memsched.inductor.extract import extract_graph
-from memsched.inductor.failures import break_of, logging_setting, past_messages, reason_of
+from memsched.inductor.failures import break_of, reason_of
 from memsched.inductor.host import graph_name
 from memsched.inductor.options import split_options
 from memsched.inductor.questions.fake_step import FakeStep, build_step
@@ -140,7 +141,7 @@ def capture_step(
     Raises:
         InputError: the model does not compile as one graph, or returns nothing that requires a gradient.
     """
-    capture, note = _Capture(ways, progress, code=code), ""
+    capture = _Capture(ways, progress, code=code)
     settings = functorch_config.patch(
         force_non_lazy_backward_lowering=True, graphsafe_rng_functionalization=False, enable_autograd_cache=False
     )
@@ -148,14 +149,7 @@ def capture_step(
     try:
         with settings, step.mode, contextlib.nullcontext() if train else torch.no_grad():
             compiled = torch.compile(model, backend=capture.backend, fullgraph=True, dynamic=False)
-            try:
-                results = call_model(compiled, step.batch)
-            except Unsupported as error:
-                if not logging_setting(error):
-                    raise
-                note = past_messages(error)
-                with log_messages_dropped():
-                    results = call_model(compiled, step.batch)
+            results, note = past_messages_of(lambda: call_model(compiled, step.batch))
     except Unsupported as error:
         raise InputError(f"the model breaks the graph: {break_of(error)}") from error
     except Exception as error:

@@ -43,6 +43,8 @@ Progress = Callable[[str], None]
 ALL = StepQuestion()
 """The whole training step on the CPU, with stock's and the experiments beside it."""
 
+_ONE_BY_ONE = " (--allow-graph-breaks, or fullgraph=False, takes them one by one)"
+
 
 def _ignore(_text: str) -> None:
     """Nobody wants to be told."""
@@ -89,9 +91,6 @@ def plan_fake_step(
         return _Planner(question, _options_for(question, options), progress).plan(step.model, step.batch, step.held)
 
 
-_ONE_BY_ONE = " (--allow-graph-breaks, or fullgraph=False, takes them one by one)"
-
-
 class NotOnFakes(InputError):
     """The model does not compile on fake tensors: it may need values."""
 
@@ -111,10 +110,12 @@ class _Planner:
 
     def plan(self, model: Model, batch: Batch, held: HeldBytes, real: bool = False) -> PlannedStep:
         """All that was asked for; raises InputError, on fake tensors `NotOnFakes` where the model does not compile."""
-        planned, note = _guarded(
-            lambda: planned_as_one(lambda: self._planned(model, batch, held, real), model, batch, _ONE_BY_ONE),
-            self.question.train,
-        )
+
+        def plan() -> PlannedStep:
+            return self._planned(model, batch, held, real)
+
+        with contextlib.nullcontext() if self.question.train else torch.no_grad():
+            planned, note = planned_as_one(plan, model, batch, _ONE_BY_ONE)
         return replace(planned, note=note)
 
     def _planned(self, model: Model, batch: Batch, held: HeldBytes, real: bool) -> PlannedStep:

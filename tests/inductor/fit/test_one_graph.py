@@ -70,3 +70,15 @@ def test_the_line_is_the_model_s_where_a_library_breaks_the_graph() -> None:
 
     with pytest.raises(InputError, match=r"breaks into 2 graphs: .* at .*test_one_graph\.py:\d+ in forward"):
         memsched.fit(AsksForLogger(4, 4), torch.randn(2, 4))
+
+
+def test_what_breaks_the_graph_behind_a_message_is_named_too() -> None:
+    class TalksTwice(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = super().forward(x)
+            log.warning("of shape %s", hidden.shape)
+            print(hidden.sum().item())
+            return hidden.exp()
+
+    with pytest.raises(InputError, match=r"breaks into 2 graphs: .* at .*test_one_graph\.py:\d+ in forward"):
+        memsched.fit(TalksTwice(4, 4), torch.randn(2, 4))
